@@ -1,0 +1,139 @@
+// Package capture reads link-layer frames from capture files, standard input
+// and network interfaces and decodes their headers into one flat Packet.
+package capture
+
+import "net/netip"
+
+// LinkType is the link-layer header type of a frame, numbered as in the
+// tcpdump.org registry of LINKTYPE values.
+type LinkType uint32
+
+// Link types that Decode understands.
+const (
+	LinkNull     LinkType = 0   // BSD loopback: address family in the host's byte order
+	LinkEthernet LinkType = 1   // IEEE 802.3
+	LinkRaw      LinkType = 101 // IPv4 or IPv6, told apart by the version nibble
+	LinkLoop     LinkType = 108 // OpenBSD loopback: address family in network byte order
+	LinkSLL      LinkType = 113 // Linux "cooked" capture
+	LinkIPv4     LinkType = 228 // IPv4
+	LinkIPv6     LinkType = 229 // IPv6
+	LinkSLL2     LinkType = 276 // Linux "cooked" capture, version 2
+)
+
+// A Frame is one link-layer frame as a source read it.
+type Frame struct {
+	Data      []byte   // captured octets; owned by the source, valid until its next Next
+	Time      int64    // nanoseconds since the Unix epoch
+	WireLen   int      // octets on the wire, ≥ len(Data)
+	Link      LinkType // of the interface it was seen on
+	Interface int      // index of that interface in the source, 0 when it has only one
+}
+
+// A Source yields frames in the order in which it read them.
+type Source interface {
+	// Next fills f with the next frame and returns io.EOF after the last.
+	// It is not safe for concurrent use.
+	Next(f *Frame) error
+	Close() error
+}
+
+// Addr is an IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291,
+// section 2.5.5.2). Unlike netip.Addr it holds no pointer, so that tables keyed
+// by it are free of garbage collection.
+type Addr [16]byte
+
+// Netip returns a as the standard library's type; mapped IPv4 is unmapped.
+func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
+
+func (a Addr) String() string { return a.Netip().String() }
+
+// AddrFrom returns the Addr of a, without its zone.
+func AddrFrom(a netip.Addr) Addr { return Addr(a.As16()) }
+
+// IP protocol numbers (IANA) that Packet.Proto takes.
+const (
+	ProtoICMP   uint8 = 1
+	ProtoTCP    uint8 = 6
+	ProtoUDP    uint8 = 17
+	ProtoICMPv6 uint8 = 58
+	ProtoSCTP   uint8 = 132
+)
+
+// TCP flag bits of Packet.Flags (RFC 9293, section 3.1).
+const (
+	FIN uint8 = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+	URG
+	ECE
+	CWR
+)
+
+// Packet is one decoded packet. Decode overwrites every field, so one Packet is
+// reused for all the frames of a source; Payload points into the frame and is
+// valid as long as it.
+type Packet struct {
+	Time    int64 // nanoseconds since the Unix epoch
+	WireLen int   // octets of the frame on the wire
+
+	Src, Dst         Addr
+	SrcPort, DstPort uint16 // TCP, UDP, SCTP; 0 for the rest and for later fragments
+	Version          uint8  // 4 or 6
+	Proto            uint8  // IP protocol of the payload, past all extension headers
+	TTL              uint8  // or hop limit
+	VLAN             uint16 // outermost VLAN identifier, 0 when untagged
+
+	Flags    uint8  // TCP
+	Seq, Ack uint32 // TCP
+	Window   uint16 // TCP, as sent, unscaled
+
+	ICMPType, ICMPCode uint8  // ICMP and ICMPv6
+	ICMPID             uint16 // of echo requests and replies
+	// Quoted is the packet an ICMP error quotes, valid when HasQuote; Proto
+	// there is its protocol, SrcPort and DstPort its ports.
+	Quoted   Quote
+	HasQuote bool
+
+	// PayloadLen counts the octets behind the transport header on the wire: by
+	// the length in the IP header, so without Ethernet padding and whatever
+	// the capture cut off.
+	PayloadLen int
+	Payload    []byte // the captured part of it
+
+	Fragment       bool   // any fragment of a larger datagram
+	FragmentOffset uint16 // octets from the start of the datagram; 0 for the first
+	MoreFragments  bool
+	FragmentID     uint32
+	WrongFragment  bool // a fragment with a wrong header checksum or an impossible offset
+}
+
+// Quote is the start of the packet that an ICMP error returns to its sender.
+type Quote struct {
+	Src, Dst         Addr
+	SrcPort, DstPort uint16
+	Proto            uint8
+	ICMPType         uint8  // of a quoted ICMP packet
+	ICMPID           uint16 // of a quoted echo
+}
+
+// Outcome says what became of a frame. Decoded, Fragments and OtherProtocols
+// leave a valid Packet; every outcome is counted.
+type Outcome uint8
+
+const (
+	Decoded         Outcome = iota // TCP, UDP, SCTP, ICMP, ICMPv6
+	LaterFragment                  // IP fragment without a transport header: no ports
+	OtherTransport                 // IP with another payload: no ports
+	ARP                            // counted, not decoded
+	NotIP                          // another EtherType
+	Truncated                      // the capture ends before the headers do
+	BadLength                      // a header states a length that cannot be
+	BadHeader                      // a version or header that cannot be
+	UnsupportedLink                // of a link type Decode does not know
+	NumOutcomes
+)
+
+// HasPacket reports whether Decode left a valid Packet.
+func (o Outcome) HasPacket() bool { return o <= OtherTransport }
