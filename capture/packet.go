@@ -104,6 +104,7 @@ type Packet struct {
 
 	Fragment       bool   // any fragment of a larger datagram
 	FragmentOffset uint16 // octets from the start of the datagram; 0 for the first
+	FragmentLen    int    // octets of the datagram that it carries
 	MoreFragments  bool
 	FragmentID     uint32
 	WrongFragment  bool // a fragment with a wrong header checksum or an impossible offset
@@ -118,7 +119,7 @@ type Quote struct {
 	ICMPID           uint16 // of a quoted echo
 }
 
-// Outcome says what became of a frame. Decoded, Fragments and OtherProtocols
+// Outcome says what became of a frame. Decoded, LaterFragment and OtherTransport
 // leave a valid Packet; every outcome is counted.
 type Outcome uint8
 

@@ -1,0 +1,68 @@
+package capture
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"testing"
+
+	"github.com/picket-ids/picket/internal/datatest"
+)
+
+// BenchmarkReadFile reads and decodes a whole capture, as scan does.
+func BenchmarkReadFile(b *testing.B) {
+	path := datatest.Data(b, "captures", "lab", "A-lan.pcap")
+	st, err := os.Stat(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var d Decoder
+	var p Packet
+	var fr Frame
+	packets := 0
+	b.ReportAllocs()
+	b.SetBytes(st.Size())
+	for b.Loop() {
+		f, err := OpenFile(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for err = f.Next(&fr); err == nil; err = f.Next(&fr) {
+			d.Decode(&fr, &p)
+			packets++
+		}
+		if err != io.EOF {
+			b.Fatal(err)
+		}
+		f.Close()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(packets), "ns/packet")
+}
+
+// BenchmarkDecode decodes the frames of a capture that lie in memory.
+func BenchmarkDecode(b *testing.B) {
+	path := datatest.Data(b, "captures", "lab", "A-lan.pcap")
+	f, err := OpenFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	var frames []Frame
+	var fr Frame
+	octets := 0
+	for len(frames) < 4096 && f.Next(&fr) == nil {
+		octets += len(fr.Data)
+		fr.Data = bytes.Clone(fr.Data)
+		frames = append(frames, fr)
+	}
+	var d Decoder
+	var p Packet
+	b.ReportAllocs()
+	b.SetBytes(int64(octets))
+	for b.Loop() {
+		for i := range frames {
+			d.Decode(&frames[i], &p)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(frames)), "ns/packet")
+}

@@ -1,0 +1,497 @@
+package features
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/picket-ids/picket/capture"
+)
+
+// Timeouts on the packet clock, in nanoseconds.
+const (
+	second        = int64(1e9)
+	activeTimeout = 60 * second
+	// maxStepBack is how far the clock of the packets may run back and be taken
+	// for packets out of order. Beyond it time starts anew.
+	maxStepBack = 60 * second
+)
+
+// timeout classes; each has a list of its connections in the order of their
+// deadlines, which is that of their last renewal.
+type class uint8
+
+const (
+	synSent     class = iota // TCP, nothing but SYNs of the originator's
+	opening                  // TCP, not established or seen from its middle
+	established              // TCP
+	closed                   // TCP, since the last FIN or RST
+	datagram                 // UDP and all but TCP and ICMP
+	icmp
+	numClasses
+	// active is the list of all connections by the next row they owe while
+	// they last.
+	active = numClasses
+)
+
+var timeouts = [numClasses + 1]int64{
+	synSent: 5 * second, opening: 120 * second, established: 300 * second, closed: 2 * second,
+	datagram: 60 * second, icmp: 10 * second, active: activeTimeout,
+}
+
+// connKey names a connection, the same in both directions: the lower of its two
+// ends comes first.
+type connKey struct {
+	lo, hi         capture.Addr
+	loPort, hiPort uint16
+	proto          uint8
+}
+
+func hashKey(k *connKey) uint64 {
+	le := binary.LittleEndian
+	a := mix(le.Uint64(k.lo[:8])^uint64(k.loPort), le.Uint64(k.lo[8:])^uint64(k.hiPort)<<32)
+	b := mix(le.Uint64(k.hi[:8])^uint64(k.proto), le.Uint64(k.hi[8:]))
+	return mix(a, b)
+}
+
+// end is one end of a packet or connection.
+type end struct {
+	addr capture.Addr
+	port uint16
+}
+
+// key returns the key of a packet from src to dst and whether src is its hi.
+func key(src, dst end, proto uint8) (connKey, bool) {
+	for i := range src.addr {
+		if src.addr[i] != dst.addr[i] {
+			if src.addr[i] > dst.addr[i] {
+				return connKey{dst.addr, src.addr, dst.port, src.port, proto}, true
+			}
+			return connKey{src.addr, dst.addr, src.port, dst.port, proto}, false
+		}
+	}
+	if src.port > dst.port {
+		return connKey{dst.addr, src.addr, dst.port, src.port, proto}, true
+	}
+	return connKey{src.addr, dst.addr, src.port, dst.port, proto}, false
+}
+
+// direction is what one side of a connection has sent.
+type direction struct {
+	packets   uint64
+	wire      uint64 // octets of its frames
+	payload   uint64 // octets, each counted once
+	next      uint32 // TCP: sequence number after the highest seen
+	missing   uint32 // TCP: octets below next that were not seen
+	sequenced bool   // next is valid
+}
+
+// conn is the state of one connection. It holds no pointers.
+type conn struct {
+	key        connKey
+	hiFirst    bool // the originator is key.hi
+	class      class
+	tcp        uint16
+	isn        uint32
+	icmpType   uint8 // of the packet that opened it
+	icmpCode   uint8
+	start      int64
+	last       int64 // ns, the last packet
+	dir        [2]direction
+	reported   uint64 // packets at the last row
+	wrongFrags uint32
+	urgent     uint32
+	icmpErrors uint32 // ICMP errors that quote it
+	inspected  uint8  // segments looked into for sbiAUSF
+	sbiAUSF    bool   // a request to the 5G core's authentication server was seen
+	links      [2]link
+}
+
+// link chains a connection into a list: links[0] that of its class, links[1]
+// that of the active timeout.
+type link struct {
+	due        int64 // ns, its deadline
+	prev, next int32 // -1 at the ends
+}
+
+// addr returns the address of one side.
+func (c *conn) addr(side int) capture.Addr {
+	if (side == originator) == c.hiFirst {
+		return c.key.hi
+	}
+	return c.key.lo
+}
+
+func (c *conn) port(side int) uint16 {
+	if (side == originator) == c.hiFirst {
+		return c.key.hiPort
+	}
+	return c.key.loPort
+}
+
+func (c *conn) isICMP() bool { return isICMP(c.key.proto) }
+
+// servicePort is the port that names c's service; ICMP has type and code.
+func (c *conn) servicePort() uint16 {
+	if c.isICMP() {
+		return uint16(c.icmpType)<<8 | uint16(c.icmpCode)
+	}
+	return c.port(responder)
+}
+
+// sourcePort is the originator's port, 0 for ICMP.
+func (c *conn) sourcePort() uint16 {
+	if c.isICMP() {
+		return 0
+	}
+	return c.port(originator)
+}
+
+// list is a queue of connections by deadline.
+type list struct{ head, tail int32 }
+
+// A Row is one vector of features and the connection it is of.
+type Row struct {
+	Time       int64 // ns since the Unix epoch, when the row was made, on the packet clock
+	Start, End int64 // ns, first and last packet of the connection
+	// Src is the initiator of the connection.
+	Src, Dst         capture.Addr
+	SrcPort, DstPort uint16 // 0 for ICMP
+	Proto            uint8  // IP protocol number
+	Flag             Flag
+	Refused          bool      // no answer, or one that refuses: S0, REJ, RSTOS0, SH, or ICMP errors only
+	Packets          [2]uint64 // from the initiator, from the responder
+	Octets           [2]uint64 // of their frames on the wire
+	Ended            bool      // false for the row of a connection that goes on
+	// Values holds the columns that the tracker was asked for, in their order.
+	// They are valid until the callback returns.
+	Values []float32
+}
+
+// Config says what a Tracker computes and how much it may hold.
+type Config struct {
+	// Columns names the features of a row, in order.
+	Columns []string
+	// MaxConnections bounds the connections tracked at a time; 0 means
+	// DefaultMaxConnections. Past it the one idle longest gives its row early.
+	MaxConnections int
+}
+
+// DefaultMaxConnections takes about 14 MB when full.
+const DefaultMaxConnections = 1 << 16
+
+// Stats counts what a Tracker did.
+type Stats struct {
+	Connections uint64 // begun
+	Evicted     uint64 // ended early because the table was full
+	Rows        uint64
+	ClockSteps  uint64 // times that packet time ran back by more than a minute
+	// OrphanFragments are IP fragments whose first fragment was not seen.
+	OrphanFragments uint64
+}
+
+// A Tracker joins packets into connections and makes their rows. It belongs to
+// one goroutine, and knows no time but that of the packets: the same packets
+// give the same rows.
+type Tracker struct {
+	conns     *table[connKey, conn]
+	lists     [numClasses + 1]list
+	now       int64
+	due       int64 // no deadline is earlier
+	fragments fragments
+	rows      rower
+	emit      func(*Row)
+	stats     Stats
+}
+
+// NewTracker returns a Tracker that hands each row to emit.
+func NewTracker(cfg Config, emit func(*Row)) (*Tracker, error) {
+	limit := cfg.MaxConnections
+	if limit == 0 {
+		limit = DefaultMaxConnections
+	}
+	if limit < 1 || limit > 1<<24 {
+		return nil, fmt.Errorf("%d connections at a time: give a number from 1 to %d", limit, 1<<24)
+	}
+	rows, err := newRower(cfg.Columns)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tracker{conns: newTable[connKey, conn](limit, hashKey), rows: rows, emit: emit}
+	for i := range t.lists {
+		t.lists[i] = list{-1, -1}
+	}
+	return t, nil
+}
+
+// Stats returns the counters so far.
+func (t *Tracker) Stats() Stats { return t.stats }
+
+// Open returns the number of connections being tracked.
+func (t *Tracker) Open() int { return t.conns.len() }
+
+// Add takes one packet, after the rows that were due before it.
+func (t *Tracker) Add(p *capture.Packet) {
+	t.Tick(p.Time)
+	wrong := p.WrongFragment
+	src, dst := end{p.Src, p.SrcPort}, end{p.Dst, p.DstPort}
+	if p.Fragment {
+		var overlap, ok bool
+		if src.port, dst.port, overlap, ok = t.fragments.ports(p); !ok {
+			t.stats.OrphanFragments++
+			return
+		}
+		wrong = wrong || overlap
+	} else if isICMP(p.Proto) {
+		src.port = icmpPort(p.Proto, p.ICMPType, p.ICMPCode, p.ICMPID)
+		dst.port = src.port
+	}
+	if p.HasQuote && t.addError(p) {
+		return
+	}
+	k, hi := key(src, dst, p.Proto)
+	i := t.conns.find(&k)
+	if i >= 0 && p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN {
+		if c := t.conns.at(i); c.closed() && p.Seq != c.isn {
+			t.end(i, t.now) // the ports are in use again
+			i = -1
+		}
+	}
+	if i < 0 {
+		i = t.open(&k, p, hi)
+	}
+	c := t.conns.at(i)
+	side := responder
+	if hi == c.hiFirst {
+		side = originator
+	}
+	if wrong {
+		c.wrongFrags++
+	}
+	t.update(i, c, p, side)
+}
+
+// icmpPort stands for both ports of an ICMP connection.
+func icmpPort(proto, typ, code uint8, id uint16) uint16 {
+	if isEcho(proto, typ) {
+		return id
+	}
+	return uint16(typ)<<8 | uint16(code)
+}
+
+func isICMP(proto uint8) bool { return proto == capture.ProtoICMP || proto == capture.ProtoICMPv6 }
+
+func isEcho(proto, typ uint8) bool {
+	if proto == capture.ProtoICMP {
+		return typ == 0 || typ == 8
+	}
+	return typ == 128 || typ == 129
+}
+
+// addError counts an ICMP error in the connection it quotes, if that is known.
+func (t *Tracker) addError(p *capture.Packet) bool {
+	q := &p.Quoted
+	src, dst := end{q.Src, q.SrcPort}, end{q.Dst, q.DstPort}
+	if isICMP(q.Proto) {
+		src.port = icmpPort(q.Proto, q.ICMPType, 0, q.ICMPID)
+		dst.port = src.port
+	}
+	k, hi := key(src, dst, q.Proto)
+	i := t.conns.find(&k)
+	if i < 0 {
+		return false
+	}
+	c := t.conns.at(i)
+	side := originator // of the error: it comes from where the quoted packet went
+	if hi == c.hiFirst {
+		side = responder
+	}
+	c.icmpErrors++
+	c.last = t.now
+	c.dir[side].packets++
+	c.dir[side].wire += uint64(p.WireLen)
+	return true
+}
+
+// open begins the connection of p.
+func (t *Tracker) open(k *connKey, p *capture.Packet, hi bool) int32 {
+	if t.conns.full() {
+		t.stats.Evicted++
+		t.end(t.idlest(), t.now)
+	}
+	i, _ := t.conns.put(k)
+	c := t.conns.at(i)
+	*c = conn{key: *k, start: t.now}
+	c.icmpType, c.icmpCode = p.ICMPType, p.ICMPCode
+	// The initiator sent the first packet, unless that is the answer to one.
+	answer := p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN|capture.ACK
+	c.hiFirst = hi != answer
+	c.class = numClasses
+	t.stats.Connections++
+	t.push(active, i, c)
+	return i
+}
+
+func (t *Tracker) update(i int32, c *conn, p *capture.Packet, side int) {
+	c.last = t.now
+	d := &c.dir[side]
+	d.packets++
+	d.wire += uint64(p.WireLen)
+	next, renew := datagram, true
+	switch {
+	case p.Proto == capture.ProtoTCP && p.FragmentOffset == 0:
+		if p.Flags&capture.URG != 0 {
+			c.urgent++
+		}
+		d.payload += uint64(c.track(p, side))
+		next, renew = c.tcpClass(p)
+		if t.rows.needs&needPayload != 0 {
+			c.inspect(p, side)
+		}
+	case p.Proto == capture.ProtoTCP:
+		d.payload += uint64(p.PayloadLen)
+		next, renew = c.class, false
+	default:
+		if c.isICMP() {
+			next = icmp
+		}
+		d.payload += uint64(p.PayloadLen)
+	}
+	if renew || next != c.class {
+		if c.class != numClasses {
+			t.unlink(c.class, c)
+		}
+		c.class = next
+		t.push(next, i, c)
+	}
+}
+
+// tcpClass returns the timeout class of c after p and whether p renews it.
+func (c *conn) tcpClass(p *capture.Packet) (next class, renew bool) {
+	switch {
+	case c.closed():
+		return closed, p.Flags&(capture.FIN|capture.RST) != 0
+	case c.tcp&sawAnswer != 0:
+		return established, true
+	case c.tcp == sawSYN && p.Flags&capture.SYN != 0 && c.dir[responder].packets == 0:
+		return synSent, true
+	}
+	return opening, true
+}
+
+// Tick moves the packet clock to now, in nanoseconds since the Unix epoch, and
+// makes the rows that have come due. Add calls it; a live source calls it too
+// while the wire is quiet.
+func (t *Tracker) Tick(now int64) {
+	switch {
+	case now < t.due && now >= t.now:
+		t.now = now
+		return
+	case now < t.now-maxStepBack:
+		t.Flush()
+		t.stats.ClockSteps++
+	case now < t.now:
+		return
+	}
+	t.expire(now)
+	t.now = now
+}
+
+// Flush makes the rows of all connections, as if the clock ran on for ever, and
+// forgets the windows: what follows begins a new time.
+func (t *Tracker) Flush() {
+	t.expire(1<<63 - 1)
+	t.rows.reset()
+}
+
+// expire makes the rows due by now, in the order of their deadlines.
+func (t *Tracker) expire(now int64) {
+	for {
+		first, due := numClasses, int64(1<<63-1)
+		for l := range t.lists {
+			if h := t.lists[l].head; h >= 0 {
+				if d := t.conns.at(h).link(class(l)).due; d < due {
+					first, due = class(l), d
+				}
+			}
+		}
+		t.due = due
+		if due > now || due == 1<<63-1 {
+			return
+		}
+		i := t.lists[first].head
+		if first != active {
+			t.end(i, due)
+			continue
+		}
+		c := t.conns.at(i)
+		t.unlink(active, c)
+		t.pushAt(active, i, c, due+activeTimeout)
+		if n := c.dir[0].packets + c.dir[1].packets; n != c.reported {
+			c.reported = n
+			t.row(c, due, false)
+		}
+	}
+}
+
+// end makes the last row of a connection and forgets it.
+func (t *Tracker) end(i int32, time int64) {
+	c := t.conns.at(i)
+	t.unlink(c.class, c)
+	t.unlink(active, c)
+	t.row(c, time, true)
+	t.conns.remove(i)
+}
+
+func (t *Tracker) row(c *conn, time int64, ended bool) {
+	t.stats.Rows++
+	t.emit(t.rows.row(c, time, ended))
+}
+
+// idlest returns the connection idle longest: the head of one of the lists.
+func (t *Tracker) idlest() int32 {
+	best, since := int32(-1), int64(1<<63-1)
+	for l := range numClasses {
+		if h := t.lists[l].head; h >= 0 {
+			if s := t.conns.at(h).last; s < since {
+				best, since = h, s
+			}
+		}
+	}
+	return best
+}
+
+func (c *conn) link(l class) *link {
+	if l == active {
+		return &c.links[1]
+	}
+	return &c.links[0]
+}
+
+func (t *Tracker) push(l class, i int32, c *conn) { t.pushAt(l, i, c, t.now+timeouts[l]) }
+
+// pushAt appends c to list l, whose deadlines must not decrease.
+func (t *Tracker) pushAt(l class, i int32, c *conn, due int64) {
+	t.due = min(t.due, due)
+	q := &t.lists[l]
+	*c.link(l) = link{due: due, prev: q.tail, next: -1}
+	if q.tail >= 0 {
+		t.conns.at(q.tail).link(l).next = i
+	} else {
+		q.head = i
+	}
+	q.tail = i
+}
+
+func (t *Tracker) unlink(l class, c *conn) {
+	k, q := c.link(l), &t.lists[l]
+	if k.prev >= 0 {
+		t.conns.at(k.prev).link(l).next = k.next
+	} else {
+		q.head = k.next
+	}
+	if k.next >= 0 {
+		t.conns.at(k.next).link(l).prev = k.prev
+	} else {
+		q.tail = k.prev
+	}
+}
