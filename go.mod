@@ -10,4 +10,7 @@ require (
 	github.com/yalue/onnxruntime_go v1.19.0 // indirect
 	golang.org/x/net v0.44.0 // indirect
 	golang.org/x/sync v0.17.0 // indirect
+	golang.org/x/sys v0.36.0 // indirect
+	golang.org/x/term v0.35.0 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
 )

@@ -19,7 +19,7 @@ const (
 	maxRecord = 262144
 	// bufSize is all the memory a File needs to hold frames, whatever it reads.
 	bufSize  = 1 << 20
-	readSize = 1024<<10
+	readSize = 256 << 10
 )
 
 // ErrCut is wrapped by the error of Next when the capture ends inside a record,

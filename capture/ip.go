@@ -84,6 +84,7 @@ func checksumOK(h []byte) bool {
 func fragment(offset uint16, more bool, n int, p *Packet) {
 	p.Fragment = true
 	p.FragmentOffset, p.FragmentLen = offset, n
+	p.FragmentLen = n
 	p.MoreFragments = more
 	p.WrongFragment = int(offset)+n > maxDatagram || more && n%8 != 0
 }

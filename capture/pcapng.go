@@ -168,7 +168,7 @@ func (f *File) addInterface(b []byte) error {
 			}
 			i.offset = sec * second
 		}
-		b = b[min(n+3&^3, len(b)):]
+		b = b[min((n+3)&^3, len(b)):]
 	}
 	f.ifaces = append(f.ifaces, i)
 	return nil

@@ -111,6 +111,15 @@ func compile(name string) (column, error) {
 	return column{}, unknown(name)
 }
 
+// ValueName returns the name that a categorical feature gives to v, "" when it
+// gives none.
+func ValueName(feature string, v float64) string {
+	if f := byName[feature]; f != nil && v >= 0 && v < float64(len(f.OneHot)) && v == math.Trunc(v) {
+		return f.OneHot[int(v)]
+	}
+	return ""
+}
+
 func unknown(name string) error {
 	return fmt.Errorf("%q is no feature that this build computes (see picket features)", name)
 }
@@ -181,8 +190,12 @@ func (r *rower) row(c *conn, time int64, ended bool) *Row {
 	o.Refused = s.flag == S0 || s.flag == REJ || s.flag == RSTOS0 || s.flag == SH ||
 		c.icmpErrors > 0 && c.dir[responder].payload == 0
 	for side := range c.dir {
-		o.Packets[side], o.Octets[side] = c.dir[side].packets, c.dir[side].wire
+		now, before := c.dir[side].volume, &c.reported[side]
+		o.Packets[side], o.Octets[side] = now.packets-before.packets, now.wire-before.wire
+		*before = now
 	}
+	o.Serial = int(c.rows)
+	c.rows++
 	for i := range r.columns {
 		o.Values[i] = float32(r.columns[i].value(s))
 	}

@@ -137,3 +137,27 @@ const (
 )
 
 var protocolNames = [...]string{"tcp", "udp", "icmp", "gtp", "sip", "diameter", "other"}
+
+// serviceNames are those of today's well-known ports, for people.
+var serviceNames = map[uint16]string{
+	20: "ftp-data", 21: "ftp", 22: "ssh", 23: "telnet", 25: "smtp", 53: "dns", 67: "dhcp", 68: "dhcp",
+	69: "tftp", 80: "http", 88: "kerberos", 102: "s7comm", 110: "pop3", 111: "sunrpc", 123: "ntp", 137: "netbios",
+	138: "netbios", 139: "netbios", 143: "imap", 161: "snmp", 162: "snmp", 389: "ldap", 443: "https", 445: "smb",
+	500: "isakmp", 502: "modbus", 514: "syslog", 515: "printer", 546: "dhcpv6", 547: "dhcpv6", 554: "rtsp", 587: "smtp",
+	636: "ldaps", 853: "dns-over-tls", 993: "imaps", 995: "pop3s", 1080: "socks", 1433: "mssql", 1521: "oracle",
+	1723: "pptp", 1883: "mqtt", 1900: "ssdp", 3306: "mysql", 3389: "rdp", 4500: "isakmp", 4840: "opcua",
+	5353: "mdns", 5355: "llmnr", 5432: "postgresql", 5683: "coap", 5684: "coaps", 5900: "vnc", 6379: "redis",
+	7547: "tr069", 8080: "http", 8443: "https", 8883: "mqtts", 9100: "printer", 20000: "dnp3", 44818: "enip",
+	47808: "bacnet", portSIP: "sip", portSIPS: "sips", portGTPC: "gtp-c", portGTPU: "gtp-u", portGTPPrime: "gtp-prime",
+	portDiameter: "diameter", portPFCP: "pfcp", portS1AP: "s1ap", portNGAP: "ngap",
+}
+
+// ServiceName names the application protocol registered for a responder's port,
+// "" when none is known.
+func ServiceName(proto uint8, port uint16) string {
+	switch proto {
+	case capture.ProtoTCP, capture.ProtoUDP, capture.ProtoSCTP:
+		return serviceNames[port]
+	}
+	return ""
+}

@@ -141,8 +141,11 @@ func (d *direction) sequence(p *capture.Packet) int {
 	if p.Flags&capture.SYN != 0 {
 		seq++
 	}
-	n := p.PayloadLen
-	end := seq + uint32(n)
+	n, fin := p.PayloadLen, 0
+	if p.Flags&capture.FIN != 0 {
+		fin = 1 // takes a number too
+	}
+	end := seq + uint32(n+fin)
 	if !d.sequenced {
 		d.sequenced, d.next = true, end
 		return n
@@ -153,14 +156,14 @@ func (d *direction) sequence(p *capture.Packet) int {
 		return n
 	case ahead > 0:
 		d.next = end
-		if gap := int(ahead) - n; gap > 0 {
+		if gap := int(ahead) - n - fin; gap > 0 {
 			d.missing += uint32(gap)
 			return n
 		}
-		return int(ahead)
+		return int(ahead) - fin
 	default:
-		n = min(n, int(d.missing))
-		d.missing -= uint32(n)
-		return n
+		found := min(n+fin, int(d.missing))
+		d.missing -= uint32(found)
+		return min(n, found)
 	}
 }

@@ -14,6 +14,9 @@ const (
 	// maxStepBack is how far the clock of the packets may run back and be taken
 	// for packets out of order. Beyond it time starts anew.
 	maxStepBack = 60 * second
+	// maxTime bounds what is believed of a capture's clock: deadlines past it
+	// must not overflow.
+	maxTime = 1 << 62
 )
 
 // timeout classes; each has a list of its connections in the order of their
@@ -77,13 +80,15 @@ func key(src, dst end, proto uint8) (connKey, bool) {
 
 // direction is what one side of a connection has sent.
 type direction struct {
-	packets   uint64
-	wire      uint64 // octets of its frames
+	volume
 	payload   uint64 // octets, each counted once
 	next      uint32 // TCP: sequence number after the highest seen
 	missing   uint32 // TCP: octets below next that were not seen
 	sequenced bool   // next is valid
 }
+
+// volume counts frames and their octets on the wire.
+type volume struct{ packets, wire uint64 }
 
 // conn is the state of one connection. It holds no pointers.
 type conn struct {
@@ -97,7 +102,8 @@ type conn struct {
 	start      int64
 	last       int64 // ns, the last packet
 	dir        [2]direction
-	reported   uint64 // packets at the last row
+	rows       uint32    // made so far
+	reported   [2]volume // at the last row
 	wrongFrags uint32
 	urgent     uint32
 	icmpErrors uint32 // ICMP errors that quote it
@@ -158,10 +164,12 @@ type Row struct {
 	SrcPort, DstPort uint16 // 0 for ICMP
 	Proto            uint8  // IP protocol number
 	Flag             Flag
-	Refused          bool      // no answer, or one that refuses: S0, REJ, RSTOS0, SH, or ICMP errors only
-	Packets          [2]uint64 // from the initiator, from the responder
-	Octets           [2]uint64 // of their frames on the wire
-	Ended            bool      // false for the row of a connection that goes on
+	Refused          bool // no answer, or one that refuses: S0, REJ, RSTOS0, SH, or ICMP errors only
+	// Packets and Octets count frames on the wire since the connection's last
+	// row: from the initiator, from the responder.
+	Packets, Octets [2]uint64
+	Serial          int  // 0 for the first row of the connection
+	Ended           bool // false for the row of a connection that goes on
 	// Values holds the columns that the tracker was asked for, in their order.
 	// They are valid until the callback returns.
 	Values []float32
@@ -236,7 +244,7 @@ func (t *Tracker) Add(p *capture.Packet) {
 	src, dst := end{p.Src, p.SrcPort}, end{p.Dst, p.DstPort}
 	if p.Fragment {
 		var overlap, ok bool
-		if src.port, dst.port, overlap, ok = t.fragments.ports(p); !ok {
+		if src.port, dst.port, overlap, ok = t.fragments.ports(p, t.now); !ok {
 			t.stats.OrphanFragments++
 			return
 		}
@@ -251,8 +259,9 @@ func (t *Tracker) Add(p *capture.Packet) {
 	k, hi := key(src, dst, p.Proto)
 	i := t.conns.find(&k)
 	if i >= 0 && p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN {
-		if c := t.conns.at(i); c.closed() && p.Seq != c.isn {
-			t.end(i, t.now) // the ports are in use again
+		// The ports are in use again, by a connection that is new.
+		if c := t.conns.at(i); c.closed() && p.Seq != c.isn || c.tcp&(sawSYN|sawAnswer) == 0 {
+			t.end(i, t.now)
 			i = -1
 		}
 	}
@@ -370,9 +379,9 @@ func (c *conn) tcpClass(p *capture.Packet) (next class, renew bool) {
 	switch {
 	case c.closed():
 		return closed, p.Flags&(capture.FIN|capture.RST) != 0
-	case c.tcp&sawAnswer != 0:
+	case c.tcp&sawOriginAck != 0:
 		return established, true
-	case c.tcp == sawSYN && p.Flags&capture.SYN != 0 && c.dir[responder].packets == 0:
+	case c.tcp == sawSYN && p.Flags&capture.SYN != 0 && (c.class == numClasses || c.class == synSent):
 		return synSent, true
 	}
 	return opening, true
@@ -382,6 +391,7 @@ func (c *conn) tcpClass(p *capture.Packet) (next class, renew bool) {
 // makes the rows that have come due. Add calls it; a live source calls it too
 // while the wire is quiet.
 func (t *Tracker) Tick(now int64) {
+	now = min(max(now, -maxTime), maxTime)
 	switch {
 	case now < t.due && now >= t.now:
 		t.now = now
@@ -401,6 +411,7 @@ func (t *Tracker) Tick(now int64) {
 func (t *Tracker) Flush() {
 	t.expire(1<<63 - 1)
 	t.rows.reset()
+	t.fragments = fragments{}
 }
 
 // expire makes the rows due by now, in the order of their deadlines.
@@ -426,8 +437,7 @@ func (t *Tracker) expire(now int64) {
 		c := t.conns.at(i)
 		t.unlink(active, c)
 		t.pushAt(active, i, c, due+activeTimeout)
-		if n := c.dir[0].packets + c.dir[1].packets; n != c.reported {
-			c.reported = n
+		if c.dir[0].volume != c.reported[0] || c.dir[1].volume != c.reported[1] {
 			t.row(c, due, false)
 		}
 	}
@@ -447,12 +457,13 @@ func (t *Tracker) row(c *conn, time int64, ended bool) {
 	t.emit(t.rows.row(c, time, ended))
 }
 
-// idlest returns the connection idle longest: the head of one of the lists.
+// idlest returns the connection whose deadline was renewed longest ago: the head
+// of one of the lists.
 func (t *Tracker) idlest() int32 {
 	best, since := int32(-1), int64(1<<63-1)
 	for l := range numClasses {
 		if h := t.lists[l].head; h >= 0 {
-			if s := t.conns.at(h).last; s < since {
+			if s := t.conns.at(h).link(l).due - timeouts[l]; s < since {
 				best, since = h, s
 			}
 		}

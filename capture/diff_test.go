@@ -1,0 +1,245 @@
+package capture
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"github.com/picket-ids/picket/internal/datatest"
+)
+
+// captures returns every capture of the data folder, each eighth with -short.
+func captures(t testing.TB) []string {
+	var all []string
+	err := filepath.WalkDir(datatest.Data(t, "captures"), func(path string, e fs.DirEntry, err error) error {
+		switch filepath.Ext(path) {
+		case ".pcap", ".pcapng", ".pcap_", ".cap", ".gz":
+			all = append(all, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if testing.Short() {
+		var few []string
+		for i := 0; i < len(all); i += 8 {
+			few = append(few, all[i])
+		}
+		all = few
+	}
+	return all
+}
+
+// reference is what google/gopacket makes of the outermost IP packet of a frame.
+type reference struct {
+	ip               bool
+	fragment         bool // later
+	src, dst         Addr
+	proto            uint8
+	transport        bool // header decoded
+	srcPort, dstPort uint16
+	flags            uint8
+	seq, ack         uint32
+	window           uint16
+	icmpType         uint8
+	captured         int // octets of payload in the frame
+	wire             int // and by the length fields
+	failed           error
+}
+
+func refer(f *Frame) (r reference) {
+	var first gopacket.Decoder
+	switch f.Link {
+	case LinkEthernet:
+		first = layers.LayerTypeEthernet
+	case LinkSLL:
+		first = layers.LayerTypeLinuxSLL
+	case LinkNull, LinkLoop:
+		first = layers.LayerTypeLoopback
+	default:
+		first = layers.LayerTypeIPv4
+		if len(f.Data) > 0 && f.Data[0]>>4 == 6 {
+			first = layers.LayerTypeIPv6
+		}
+	}
+	defer func() {
+		if x := recover(); x != nil {
+			r.failed = fmt.Errorf("panic: %v", x)
+		}
+	}()
+	packet := gopacket.NewPacket(f.Data, first, gopacket.DecodeOptions{NoCopy: true})
+	if e := packet.ErrorLayer(); e != nil {
+		r.failed = e.Error()
+	}
+	left := 0 // octets of the IP payload by its length field
+	for _, layer := range packet.Layers() {
+		switch l := layer.(type) {
+		case *layers.IPv4:
+			if r.ip {
+				return r
+			}
+			r.ip = true
+			r.src, r.dst = addr(l.SrcIP), addr(l.DstIP)
+			r.proto = uint8(l.Protocol)
+			r.fragment = l.FragOffset > 0
+			left = int(l.Length) - int(l.IHL)*4
+			r.captured, r.wire = len(l.Payload), left
+		case *layers.IPv6:
+			if r.ip {
+				return r
+			}
+			r.ip = true
+			r.src, r.dst = addr(l.SrcIP), addr(l.DstIP)
+			r.proto = uint8(l.NextHeader)
+			left = int(l.Length)
+			r.captured, r.wire = len(l.Payload), left
+		case *layers.IPv6HopByHop:
+			r.extension(uint8(l.NextHeader), len(l.Contents), len(l.Payload), &left)
+		case *layers.IPv6Destination:
+			r.extension(uint8(l.NextHeader), len(l.Contents), len(l.Payload), &left)
+		case *layers.IPv6Routing:
+			r.extension(uint8(l.NextHeader), len(l.Contents), len(l.Payload), &left)
+		case *layers.IPv6Fragment:
+			r.extension(uint8(l.NextHeader), len(l.Contents), len(l.Payload), &left)
+			r.fragment = l.FragmentOffset > 0
+		case *layers.IPSecAH:
+			r.extension(uint8(l.NextHeader), len(l.Contents), len(l.Payload), &left)
+		case *layers.TCP:
+			r.ports(uint16(l.SrcPort), uint16(l.DstPort), len(l.Payload), left-int(l.DataOffset)*4)
+			for i, set := range []bool{l.FIN, l.SYN, l.RST, l.PSH, l.ACK, l.URG, l.ECE, l.CWR} {
+				if set {
+					r.flags |= 1 << i
+				}
+			}
+			r.seq, r.ack, r.window = l.Seq, l.Ack, l.Window
+			return r
+		case *layers.UDP:
+			r.ports(uint16(l.SrcPort), uint16(l.DstPort), len(l.Payload), int(l.Length)-8)
+			return r
+		case *layers.SCTP:
+			r.ports(uint16(l.SrcPort), uint16(l.DstPort), len(l.Payload), left-12)
+			return r
+		case *layers.ICMPv4:
+			r.ports(0, 0, len(l.Payload), left-8)
+			r.icmpType = l.TypeCode.Type()
+			return r
+		case *layers.ICMPv6:
+			// Its header in gopacket is 4 octets, the other 4 lead the payload.
+			r.ports(0, 0, len(l.Payload)-4, left-8)
+			r.icmpType = l.TypeCode.Type()
+			return r
+		default:
+			if r.ip {
+				return r
+			}
+		}
+	}
+	return r
+}
+
+func addr(ip []byte) Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return AddrFrom(a)
+}
+
+func (r *reference) extension(next uint8, header, payload int, left *int) {
+	*left -= header
+	r.proto, r.captured, r.wire = next, payload, *left
+}
+
+func (r *reference) ports(src, dst uint16, captured, wire int) {
+	r.transport, r.srcPort, r.dstPort, r.captured, r.wire = true, src, dst, captured, wire
+}
+
+// agrees reports the first thing in which p and r differ, "" if nothing.
+func (r *reference) differs(o Outcome, p *Packet) string {
+	switch {
+	case r.ip != o.HasPacket():
+		return "packet"
+	case !r.ip:
+		return ""
+	case r.src != p.Src || r.dst != p.Dst:
+		return "address"
+	case r.proto != p.Proto:
+		return "protocol"
+	case r.fragment != (p.FragmentOffset > 0):
+		return "fragment"
+	case r.transport != (o == Decoded):
+		return "transport"
+	case r.srcPort != p.SrcPort || r.dstPort != p.DstPort:
+		return "ports"
+	case r.flags != p.Flags || r.seq != p.Seq || r.ack != p.Ack || r.window != p.Window:
+		return "tcp"
+	case r.icmpType != p.ICMPType:
+		return "icmp type"
+	case r.captured != len(p.Payload):
+		return "captured payload"
+	case r.wire != p.PayloadLen:
+		return "payload length"
+	}
+	return ""
+}
+
+// disagreements are the classes of packets on which google/gopacket v1.1.19
+// differs, each with its reason.
+var disagreements = []struct {
+	name string
+	is   func(o Outcome, f *Frame, p *Packet, r *reference) bool
+}{}
+
+func TestDecodeAgainstGopacket(t *testing.T) {
+	count := map[string]int{}
+	packets := 0
+	for _, path := range captures(t) {
+		file, err := OpenFile(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		var d Decoder
+		var f Frame
+		var p Packet
+		for n := 1; ; n++ {
+			if err := file.Next(&f); err != nil {
+				if err != io.EOF {
+					t.Error(err)
+				}
+				break
+			}
+			packets++
+			o := d.Decode(&f, &p)
+			r := refer(&f)
+			what := r.differs(o, &p)
+			if what == "" {
+				continue
+			}
+			class := slices.IndexFunc(disagreements, func(c struct {
+				name string
+				is   func(Outcome, *Frame, *Packet, *reference) bool
+			}) bool {
+				return c.is(o, &f, &p, &r)
+			})
+			if class < 0 {
+				if count["unexplained"]++; count["unexplained"] < 400 {
+					t.Errorf("%s, frame %d: %s differs: %v %+v\n%+v", filepath.Base(path), n, what, o, p, r)
+				}
+				continue
+			}
+			count[disagreements[class].name]++
+		}
+		file.Close()
+	}
+	t.Logf("%d packets", packets)
+	for _, name := range slices.Sorted(maps.Keys(count)) {
+		t.Logf("%7d %s", count[name], name)
+	}
+}

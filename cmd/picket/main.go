@@ -1,0 +1,161 @@
+// Picket watches the traffic of a gateway and says what is anomalous.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/picket-ids/picket/runtime/onnx"
+)
+
+// version is set by the build.
+var version = "devel"
+
+// Exit codes, those of grep.
+const (
+	exitNothing = 0 // nothing anomalous, or done
+	exitFound   = 1 // anomalies
+	exitError   = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// stdio is what a verb reads and writes: JSON and other results to out, words
+// about them to err.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// verb is one command. It returns an exit code; an error means exitError.
+type verb struct {
+	name, args, does string
+	run              func(ctx context.Context, args []string, std stdio) (int, error)
+}
+
+var verbs []verb
+
+func init() {
+	verbs = []verb{
+		{"scan", "FILE... | -", "read captures once and say what is anomalous", scan},
+		{"extract", "FILE... | -", "write the rows of features as CSV, for training", extract},
+		{"features", "", "list the features that models can ask for", listFeatures},
+		{"model", "show|check [FILE|NAME]", "what a model is and wants; whether it works on this device", model},
+		{"version", "", "versions of picket and of ONNX Runtime", printVersion},
+	}
+}
+
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	std := stdio{stdin, stdout, stderr}
+	if len(args) == 0 {
+		usage(stderr)
+		return exitError
+	}
+	switch args[0] {
+	case "-h", "--help", "help":
+		usage(stdout)
+		return exitNothing
+	case "--version":
+		args = []string{"version"}
+	}
+	for _, v := range verbs {
+		if v.name != args[0] {
+			continue
+		}
+		code, err := v.run(ctx, args[1:], std)
+		if errors.Is(err, pflag.ErrHelp) {
+			return exitNothing
+		}
+		if err != nil {
+			fmt.Fprintf(stderr, "picket: %s\n", oneLine(err))
+			return exitError
+		}
+		return code
+	}
+	fmt.Fprintf(stderr, "picket: no verb %q (see picket help)\n", args[0])
+	return exitError
+}
+
+func usage(w io.Writer) {
+	fmt.Fprintf(w, "Picket watches the traffic of a gateway and says what is anomalous.\n\n")
+	for _, v := range verbs {
+		fmt.Fprintf(w, "  picket %-8s %-22s %s\n", v.name, v.args, v.does)
+	}
+	fmt.Fprintf(w, "\nEach verb explains its flags with --help. Exit codes of scan: 0 nothing anomalous,\n1 anomalies, 2 error.\n")
+}
+
+// oneLine writes joined errors in one line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// flagSet returns the flags of a verb, which print its usage for --help.
+func flagSet(name string, std stdio) *pflag.FlagSet {
+	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	fs.SortFlags = false
+	fs.SetOutput(std.err)
+	for _, v := range verbs {
+		if v.name == name {
+			fs.Usage = func() {
+				fmt.Fprintf(std.out, "Usage: picket %s [flags] %s\n%s\n\n", v.name, v.args, v.does)
+				fmt.Fprint(std.out, fs.FlagUsagesWrapped(80))
+			}
+		}
+	}
+	return fs
+}
+
+// parse parses args and points at --help when they are wrong.
+func parse(fs *pflag.FlagSet, args []string) error {
+	err := fs.Parse(args)
+	if err != nil && !errors.Is(err, pflag.ErrHelp) {
+		return fmt.Errorf("%w (see picket %s --help)", err, fs.Name())
+	}
+	return err
+}
+
+func printVersion(_ context.Context, args []string, std stdio) (int, error) {
+	fs := flagSet("version", std)
+	library := fs.String("onnxruntime", "", "ONNX Runtime library to use (empty: $"+onnx.EnvLibrary+", or look for one)")
+	if err := parse(fs, args); err != nil {
+		return 0, err
+	}
+	v := version
+	if info, ok := debug.ReadBuildInfo(); ok && v == "devel" && info.Main.Version != "" {
+		v = info.Main.Version
+	}
+	fmt.Fprintf(std.out, "picket %s (%s, %s/%s)\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	if lib, err := onnx.OpenLibrary(*library); err != nil {
+		fmt.Fprintf(std.out, "ONNX Runtime: %s\n", oneLine(err))
+	} else {
+		fmt.Fprintf(std.out, "ONNX Runtime %s (%s)\n", lib.Version, lib.Path)
+	}
+	return exitNothing, nil
+}
+
+// terminal returns the columns of w, 0 when it is no terminal.
+func terminal(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return columns
+}

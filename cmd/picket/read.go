@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/picket-ids/picket/capture"
+)
+
+// readCaptures passes the captures of the given names to take, in their order;
+// "-" is standard input. A capture that was cut off counts as far as it goes,
+// with a warning; any other error ends the reading.
+func readCaptures(ctx context.Context, names []string, std stdio, quiet bool, take func(capture.Source) error) error {
+	if len(names) == 0 {
+		return errors.New("no capture named: give a pcap or pcapng file, or - for standard input")
+	}
+	show := !quiet && terminal(std.err) > 0
+	for _, name := range names {
+		var f *capture.File
+		var err error
+		if name == "-" {
+			f, err = capture.NewFile(std.in, "standard input")
+		} else {
+			f, err = capture.OpenFile(name)
+		}
+		if err != nil {
+			return err
+		}
+		var src capture.Source = f
+		if show {
+			src = &progress{File: f, w: std.err, name: name, from: time.Now()}
+		}
+		err = take(src)
+		f.Close()
+		if show {
+			fmt.Fprintf(std.err, "\r\x1b[K")
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+		case errors.Is(err, capture.ErrCut):
+			fmt.Fprintf(std.err, "picket: warning: %v; what was read counts\n", err)
+		case errors.Is(err, context.Canceled):
+			return fmt.Errorf("interrupted while reading %s", name)
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// progress is a File that shows on a terminal how far it has been read.
+type progress struct {
+	*capture.File
+	w       io.Writer
+	name    string
+	from    time.Time
+	shown   time.Time
+	packets int
+}
+
+func (p *progress) Next(f *capture.Frame) error {
+	p.packets++
+	if p.packets%4096 == 0 {
+		if now := time.Now(); now.Sub(p.shown) > 200*time.Millisecond {
+			p.shown = now
+			p.show(now.Sub(p.from))
+		}
+	}
+	return p.File.Next(f)
+}
+
+func (p *progress) show(elapsed time.Duration) {
+	read, size := p.Progress()
+	if size > 0 {
+		fmt.Fprintf(p.w, "\r\x1b[K%s: %d %%, %d packets, %.0f packets/s", p.name, 100*read/size, p.packets, float64(p.packets)/elapsed.Seconds())
+		return
+	}
+	fmt.Fprintf(p.w, "\r\x1b[K%s: %d packets, %d MiB", p.name, p.packets, read>>20)
+}

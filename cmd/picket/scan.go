@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/picket-ids/picket/capture"
+	"github.com/picket-ids/picket/runtime/detect"
+	"github.com/picket-ids/picket/runtime/mqtt"
+	"github.com/picket-ids/picket/runtime/report"
+)
+
+func scan(ctx context.Context, args []string, std stdio) (int, error) {
+	var models modelFlags
+	var broker mqtt.Config
+	fs := flagSet("scan", std)
+	files := fs.StringArrayP("read", "r", nil, "capture to read, as an argument does")
+	asJSON := fs.Bool("json", false, "write events to standard output, one JSON object a line")
+	quiet := fs.BoolP("quiet", "q", false, "write no words, only the exit code (and JSON, if asked for)")
+	gateway := fs.String("gateway", hostname(), "name of this gateway in events and topics")
+	connections := fs.Int("max-connections", 0, "connections tracked at a time; beyond, the one idle longest is judged early (0: 65536)")
+	wait := fs.Duration("mqtt-wait", 30*time.Second, "how long to wait for the broker's acknowledgements at the end")
+	models.addFlags(fs)
+	broker.AddFlags(fs)
+	if err := parse(fs, args); err != nil {
+		return 0, err
+	}
+	loaded, closeModels, err := models.open()
+	defer closeModels()
+	if err != nil {
+		return 0, err
+	}
+
+	out := &outlets{std: std, json: *asJSON, last: map[string]int{}}
+	if broker.URL != "" {
+		broker.Gateway = *gateway
+		if out.mqtt, err = mqtt.Dial(ctx, broker); err != nil {
+			return 0, err
+		}
+		out.wait = *wait
+	}
+	d, err := detect.New(detect.Config{Gateway: *gateway, Version: version, Models: loaded, MaxConnections: *connections,
+		Emit: func(e *detect.Event) { out.emit(ctx, e) }})
+	if err != nil {
+		return 0, err
+	}
+	names := append(*files, fs.Args()...)
+	readErr := readCaptures(ctx, names, std, *quiet, func(src capture.Source) error { return d.Run(ctx, src) })
+	finishErr := d.Finish()
+	stats := d.Stats()
+	if readErr == nil {
+		readErr = decodable(&stats)
+	}
+	if !*quiet && !*asJSON && (readErr == nil || stats.Frames > 0) {
+		r := report.Scan{Name: strings.Join(names, ", "), Stats: stats, Models: loaded, Incidents: out.incidents}
+		if err := r.Write(std.out, terminal(std.out)); err != nil {
+			out.err = err
+		}
+	}
+	if err := errors.Join(readErr, finishErr, out.close()); err != nil {
+		return 0, err
+	}
+	if stats.Incidents > 0 {
+		return exitFound, nil
+	}
+	return exitNothing, nil
+}
+
+// decodable returns an error when there was nothing to judge.
+func decodable(s *detect.Stats) error {
+	if s.Frames == 0 {
+		return errors.New("the capture holds no packets: nothing to judge")
+	}
+	if s.Outcomes[capture.UnsupportedLink] == s.Frames {
+		return fmt.Errorf("link type %v is not supported: capture on an Ethernet, cooked (SLL), raw IP or loopback interface", s.Links)
+	}
+	return nil
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return "picket"
+	}
+	return name
+}
+
+// outlets are where the events of a scan go.
+type outlets struct {
+	std  stdio
+	json bool
+	mqtt *mqtt.Client
+	wait time.Duration
+
+	incidents []*detect.Event // the last event of each
+	last      map[string]int  // index of each by name
+	unsent    int             // events that the broker client did not take
+	err       error
+}
+
+func (o *outlets) emit(ctx context.Context, e *detect.Event) {
+	if k, ok := o.last[e.Picket.Incident]; ok {
+		o.incidents[k] = e
+	} else {
+		o.last[e.Picket.Incident] = len(o.incidents)
+		o.incidents = append(o.incidents, e)
+	}
+	if o.json && o.err == nil {
+		o.err = report.JSON(o.std.out, e)
+	}
+	if o.mqtt == nil {
+		return
+	}
+	if o.unsent > 0 { // do not wait again for a broker that is gone
+		o.unsent++
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.wait)
+	defer cancel()
+	var b strings.Builder
+	if err := report.JSON(&b, e); err != nil {
+		o.err = err
+	}
+	payload := []byte(strings.TrimSuffix(b.String(), "\n"))
+	if err := o.mqtt.Publish(ctx, mqtt.Message{Topic: o.mqtt.Topic(mqtt.TopicEvent), Payload: payload, QoS: 1}); err != nil {
+		o.unsent++
+	}
+}
+
+// close waits until the broker has acknowledged all events.
+func (o *outlets) close() error {
+	if o.mqtt == nil {
+		return o.err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), o.wait)
+	defer cancel()
+	n, err := o.mqtt.Close(ctx)
+	if n += o.unsent; n > 0 {
+		return errors.Join(o.err, fmt.Errorf("%d events not acknowledged by the broker: %w", n, err))
+	}
+	return o.err
+}

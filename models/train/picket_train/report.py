@@ -1,0 +1,110 @@
+"""Markdown tables and small plots that every recipe's report uses."""
+
+import pathlib
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+BLUE, RED, ORANGE, GREY = "#30638e", "#b23a48", "#e09f3e", "#8d99ae"
+
+
+def table(header, rows):
+    """A Markdown table; every column but the first is right-aligned."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def spread(pair):
+    """'.925 ± .005' from a mean and a standard deviation."""
+    return " ± ".join(share(value) for value in pair)
+
+
+def share(value):
+    """'.925' from .9251, '1.000' from 1."""
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0") else text
+
+
+def roc(path, curves, points):
+    """curves: (name, truth, scores) …; points: (name, false-positive rate, recall) …"""
+    axes = _axes("False-positive rate", "Recall")
+    for (name, truth, scores), colour in zip(curves, (BLUE, ORANGE)):
+        false, hit, _ = roc_curve(truth, scores)
+        axes.plot(false, hit, color=colour, label=name)
+    for name, false, hit in points:
+        axes.plot(false, hit, "o", color=RED, markersize=4)
+        axes.annotate(name, (false, hit), xytext=(7, -9), textcoords="offset points", fontsize=8)
+    axes.plot([0, 1], [0, 1], "--", color=GREY, linewidth=.8, label="chance")
+    axes.legend(loc="lower right", frameon=False)
+    _save(path)
+
+
+def precision_recall(path, curves):
+    """curves: (name, truth, scores) …; a dotted line marks the share of attacks in each."""
+    axes = _axes("Recall", "Precision")
+    for (name, truth, scores), colour in zip(curves, (BLUE, ORANGE)):
+        precision, recall, _ = precision_recall_curve(truth, scores)
+        axes.plot(recall, precision, color=colour, label=name)
+        axes.axhline(np.mean(truth), color=colour, linestyle=":", linewidth=.8)
+    axes.set_ylim(0, 1.03)
+    axes.legend(loc="lower left", frameon=False)
+    _save(path)
+
+
+def confusion(path, truth, called):
+    """Counts and row shares of normal and attack, called normal and anomalous."""
+    counts = np.array([[((truth == row) & (called == column)).sum() for column in (0, 1)]
+                       for row in (0, 1)])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    axes = _axes("Called", "Truth")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in (0, 1):
+        for column in (0, 1):
+            axes.text(column, row, f"{counts[row, column]:,}\n{shares[row, column]:.1%}",
+                      ha="center", va="center",
+                      color="white" if shares[row, column] > .5 else "black")
+    axes.set_xticks([0, 1], ["normal", "anomalous"])
+    axes.set_yticks([0, 1], ["normal", "attack"], rotation=90, va="center")
+    _save(path)
+
+
+def histogram(path, groups, cut):
+    """groups: (name, scores) …, drawn as shares on a logarithmic axis; cut is the threshold."""
+    axes = _axes("Score", "Share of the group's rows")
+    for (name, scores), colour in zip(groups, (BLUE, RED, ORANGE)):
+        axes.hist(scores, bins=np.linspace(0, 1, 51), weights=np.full(len(scores), 1 / len(scores)),
+                  histtype="step", linewidth=1.3, color=colour, label=f"{name} ({len(scores):,})")
+    axes.axvline(cut, color="black", linestyle="--", linewidth=.8, label=f"threshold {cut:.3f}")
+    axes.set_yscale("log")
+    axes.legend(loc="upper center", frameon=False)
+    _save(path)
+
+
+def bars(path, label, names, means, spreads):
+    """Horizontal bars 0 to 1 with their standard deviations."""
+    axes = _axes(label, "")
+    at = np.arange(len(names))[::-1]
+    axes.barh(at, means, xerr=spreads, color=BLUE, ecolor="black", capsize=3, height=.6)
+    for y, mean in zip(at, means):
+        axes.text(.02, y, share(mean), va="center", color="white", fontsize=8)
+    axes.set_yticks(at, names)
+    axes.set_xlim(0, 1.03)
+    _save(path)
+
+
+def _axes(x, y):
+    _, axes = plt.subplots(figsize=(5.2, 3.9), layout="constrained")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _save(path):
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    plt.savefig(path, dpi=90, metadata={"Software": None})  # same pixels, same bytes
+    plt.close()

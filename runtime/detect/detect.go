@@ -1,0 +1,234 @@
+// Package detect is the one loop of Picket: packets become rows of features,
+// rows get scores, anomalous rows join into incidents, and incidents publish
+// events. All of it runs on the packet clock, in the caller's goroutine: the same
+// packets give the same events.
+package detect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/picket-ids/picket/capture"
+	"github.com/picket-ids/picket/features"
+)
+
+// A Scorer scores rows of features: rows is [n][columns] in row-major order,
+// scores [n], from 0 to 1. A row's score must not depend on the rows beside it.
+type Scorer interface {
+	Score(rows, scores []float32) error
+}
+
+// A Model is a Scorer and what the detector must know of it.
+type Model struct {
+	Scorer
+	Name, Version, SHA256 string
+	Row                   string    // what it scores: "connection"
+	Features              []string  // its columns
+	Typical               []float32 // the training normals' median, by column
+	Threshold             float64   // at and above it a row is anomalous
+}
+
+// Config says what a Detector watches with and whom it tells.
+type Config struct {
+	Gateway        string // the observer's name in events
+	Version        string // of Picket
+	Models         []Model
+	MaxConnections int // see features.Config
+	// Emit receives each event, in order. It must not wait for long.
+	Emit func(*Event)
+}
+
+// Stats counts what a Detector did.
+type Stats struct {
+	Frames    uint64                      // read
+	Outcomes  [capture.NumOutcomes]uint64 // what became of them
+	Octets    uint64                      // of the frames on the wire
+	First     int64                       // ns, time of the first and the last frame
+	Last      int64
+	Links     []capture.LinkType // unsupported ones met, at most 8
+	Tracker   features.Stats
+	Anomalous uint64 // rows
+	Incidents uint64
+	Refused   uint64 // anomalous rows in no incident, because too many were open
+}
+
+// Detector is one such loop. It is not safe for concurrent use.
+type Detector struct {
+	cfg       Config
+	models    []*scorer
+	decoder   capture.Decoder
+	tracker   *features.Tracker
+	batch     batch
+	incidents incidents
+	sequence  uint64
+	stats     Stats
+	probe     []float32 // rows of explain
+	err       error
+}
+
+// scorer is a loaded model and where its columns lie in the tracker's rows.
+type scorer struct {
+	Model
+	columns []int
+	groups  [][]int   // columns explained together
+	rows    []float32 // of the batch, gathered
+	scores  []float32
+}
+
+func (m *scorer) id() ModelID { return ModelID{m.Name, m.Version, m.SHA256} }
+
+// gather appends the model's columns of a row.
+func (m *scorer) gather(rows *[]float32, values []float32) {
+	for _, c := range m.columns {
+		*rows = append(*rows, values[c])
+	}
+}
+
+// New returns a Detector, or an error that names the column which a model wants
+// and this build does not compute.
+func New(cfg Config) (*Detector, error) {
+	if len(cfg.Models) == 0 {
+		return nil, errors.New("no model: nothing can be detected")
+	}
+	d := &Detector{cfg: cfg}
+	var columns []string
+	index := map[string]int{}
+	for _, m := range cfg.Models {
+		if m.Row != string(features.ConnectionRow) {
+			return nil, fmt.Errorf("model %s scores rows of kind %q, this build makes those of connections", m.Name, m.Row)
+		}
+		if err := features.Check(m.Features); err != nil {
+			return nil, fmt.Errorf("model %s: %w", m.Name, err)
+		}
+		s := &scorer{Model: m, groups: groups(m.Features), scores: make([]float32, maxBatch)}
+		for _, f := range m.Features {
+			c, ok := index[f]
+			if !ok {
+				c = len(columns)
+				index[f] = c
+				columns = append(columns, f)
+			}
+			s.columns = append(s.columns, c)
+		}
+		d.models = append(d.models, s)
+	}
+	var err error
+	d.tracker, err = features.NewTracker(features.Config{Columns: columns, MaxConnections: cfg.MaxConnections}, d.add)
+	if err != nil {
+		return nil, err
+	}
+	d.batch.init(len(columns), len(d.models))
+	d.incidents = incidents{bySource: map[capture.Addr]*incident{}, byVictim: map[capture.Addr]*incident{}, next: never}
+	return d, nil
+}
+
+// groups returns the columns by feature: one each, or all the one-hot columns.
+func groups(names []string) (all [][]int) {
+	index := map[string]int{}
+	for c, name := range names {
+		base, _, oneHot := strings.Cut(name, "=")
+		if g, ok := index[base]; ok && oneHot {
+			all[g] = append(all[g], c)
+			continue
+		}
+		if oneHot {
+			index[base] = len(all)
+		}
+		all = append(all, []int{c})
+	}
+	return all
+}
+
+// Run takes all frames of src. It ends with the source, with its error, or with
+// that of the context; Finish must follow in any case.
+func (d *Detector) Run(ctx context.Context, src capture.Source) error {
+	return capture.Read(ctx, src, &d.decoder, d.take)
+}
+
+func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) error {
+	s := &d.stats
+	if s.Frames == 0 {
+		s.First, s.Last = f.Time, f.Time
+	}
+	s.Frames++
+	s.Octets += uint64(f.WireLen)
+	s.First, s.Last = min(s.First, f.Time), max(s.Last, f.Time)
+	switch {
+	case o.HasPacket():
+		d.tracker.Add(p)
+	case o == capture.UnsupportedLink && len(s.Links) < 8 && !slices.Contains(s.Links, f.Link):
+		s.Links = append(s.Links, f.Link)
+	}
+	return d.err
+}
+
+// Finish makes the rows of the connections still open, scores what is left and
+// ends all incidents. It returns the first error of a model.
+func (d *Detector) Finish() error {
+	d.tracker.Flush()
+	d.score()
+	d.advance(never - 1)
+	return d.err
+}
+
+// Stats returns the counters so far.
+func (d *Detector) Stats() Stats {
+	s := d.stats
+	s.Outcomes = d.decoder.Counts
+	s.Tracker = d.tracker.Stats()
+	s.Incidents, s.Refused = d.incidents.total, d.incidents.refused
+	return s
+}
+
+func (d *Detector) fail(err error) {
+	if d.err == nil {
+		d.err = err
+	}
+}
+
+// add takes a row of the tracker's into the batch.
+func (d *Detector) add(r *features.Row) {
+	d.batch.add(r)
+	if d.batch.full() {
+		d.score()
+	}
+}
+
+// score scores the batch and judges its rows in their order.
+func (d *Detector) score() {
+	b := &d.batch
+	if err := b.score(d.models); err != nil {
+		d.fail(err)
+		b.clear()
+		return
+	}
+	for k := range b.n {
+		r, scores := &b.rows[k], b.of(k)
+		d.advance(r.Time)
+		best, anomalous := 0, false
+		for m, s := range scores {
+			if over := s >= d.models[m].Threshold; over && (!anomalous || s > scores[best]) {
+				best, anomalous = m, true
+			}
+		}
+		if !anomalous {
+			continue
+		}
+		d.stats.Anomalous++
+		if i := d.incidents.join(r); i != nil {
+			i.add(r, scores, best)
+			d.incidents.next = min(d.incidents.next, i.due())
+		}
+	}
+	b.clear()
+}
+
+// round rounds v to the given number of decimals.
+func round(v float64, decimals int) float64 {
+	p := math.Pow10(decimals)
+	return math.Round(v*p) / p
+}

@@ -1,0 +1,307 @@
+package detect
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/picket-ids/picket/capture"
+	"github.com/picket-ids/picket/features"
+)
+
+const (
+	second = int64(1e9)
+	// openDelay lets the first event of an incident tell more than its first
+	// connection.
+	openDelay = 1 * second
+	// updateInterval is the least between two updates of an incident.
+	updateInterval = 60 * second
+	// quietTime ends an incident that has no new row for as long. A connection
+	// that goes on gives a row each minute.
+	quietTime = 120 * second
+	// crowd is the number of sources from which the incidents of one victim
+	// become one.
+	crowd = 8
+	// maxIncidents bounds the incidents open at a time.
+	maxIncidents = 256
+
+	never = int64(1<<63 - 1)
+)
+
+// incident is a run of anomalous rows of one source, or of a crowd of sources
+// towards one victim.
+// All times are nanoseconds on the packet clock.
+type incident struct {
+	id             string
+	source, victim capture.Addr // of the first row
+	crowded        bool         // the victim's, not the source's
+	start, end     int64 // first and last packet
+	opened         int64 // first row
+	lastRow        int64
+	lastEvent      int64
+	events         int
+	news           bool // rows since the last event
+
+	connections, refused uint64
+	packets, octets      [2]uint64
+	sources, targets     features.Sketch
+	ports                features.Sketch
+
+	score  float64 // the highest, and what gave it:
+	model  int
+	peak   features.Row // its Values are the incident's own
+	scores []float64    // the highest of each model
+}
+
+// due returns when the incident's next event is.
+func (i *incident) due() int64 {
+	switch quiet := i.lastRow + quietTime; {
+	case i.events == 0:
+		return i.opened + openDelay
+	case i.news:
+		return min(quiet, i.lastEvent+updateInterval)
+	default:
+		return quiet
+	}
+}
+
+// incidents holds the open ones.
+type incidents struct {
+	open     []*incident // in the order in which they opened
+	bySource map[capture.Addr]*incident
+	byVictim map[capture.Addr]*incident // the crowded ones
+	next     int64                      // no event is due earlier
+	total    uint64
+	refused  uint64 // anomalous rows without an incident, for want of room
+}
+
+// join returns the incident that r belongs to, a new one if need be, or nil when
+// there are too many: that of its source, or else that of the crowd around its
+// victim.
+func (t *incidents) join(r *features.Row) *incident {
+	if i := t.bySource[r.Src]; i != nil {
+		return i
+	}
+	if i := t.byVictim[r.Dst]; i != nil {
+		return i
+	}
+	if len(t.open) == maxIncidents {
+		t.refused++
+		return nil
+	}
+	i := &incident{source: r.Src, victim: r.Dst, start: r.Start, end: r.End, opened: r.Time, lastRow: r.Time}
+	t.open = append(t.open, i)
+	t.bySource[r.Src] = i
+	t.total++
+	t.next = min(t.next, i.due())
+	return t.gather(i)
+}
+
+// gather makes one incident of those around i's victim when they are a crowd.
+// The ones that were published go on by themselves.
+func (t *incidents) gather(i *incident) *incident {
+	var first *incident
+	n := 0
+	for _, o := range t.open {
+		if o.victim == i.victim && !o.crowded && o.targets.Count() <= 1 {
+			n++
+			if first == nil && o.events == 0 {
+				first = o
+			}
+		}
+	}
+	if n < crowd {
+		return i
+	}
+	first.crowded = true
+	t.byVictim[first.victim] = first
+	delete(t.bySource, first.source)
+	for _, o := range slices.Clone(t.open) {
+		if o != first && o.victim == i.victim && o.events == 0 && o.targets.Count() <= 1 {
+			first.merge(o)
+			t.close(o)
+			t.total--
+		}
+	}
+	return first
+}
+
+func (t *incidents) close(i *incident) {
+	if i.crowded {
+		delete(t.byVictim, i.victim)
+	} else {
+		delete(t.bySource, i.source)
+	}
+	t.open = slices.DeleteFunc(t.open, func(o *incident) bool { return o == i })
+}
+
+// merge counts what o counted in i.
+func (i *incident) merge(o *incident) {
+	i.start, i.end = min(i.start, o.start), max(i.end, o.end)
+	i.lastRow = max(i.lastRow, o.lastRow)
+	i.connections += o.connections
+	i.refused += o.refused
+	for side := range i.packets {
+		i.packets[side] += o.packets[side]
+		i.octets[side] += o.octets[side]
+	}
+	i.sources.Merge(&o.sources)
+	i.targets.Merge(&o.targets)
+	i.ports.Merge(&o.ports)
+	if o.score > i.score {
+		i.score, i.model, i.peak = o.score, o.model, o.peak
+	}
+	for m, s := range o.scores {
+		i.scores[m] = max(i.scores[m], s)
+	}
+}
+
+// add counts an anomalous row in i.
+func (i *incident) add(r *features.Row, scores []float64, model int) {
+	i.start, i.end = min(i.start, r.Start), max(i.end, r.End)
+	i.lastRow = r.Time
+	i.news = true
+	if r.Serial == 0 || i.connections == 0 {
+		i.connections++
+		if r.Refused {
+			i.refused++
+		}
+	}
+	for side := range i.packets {
+		i.packets[side] += r.Packets[side]
+		i.octets[side] += r.Octets[side]
+	}
+	i.sources.Add(features.HashAddr(r.Src))
+	i.targets.Add(features.HashAddr(r.Dst))
+	i.ports.Add(features.HashPort(r.DstPort))
+	if i.scores == nil {
+		i.scores = make([]float64, len(scores))
+	}
+	for m, s := range scores {
+		i.scores[m] = max(i.scores[m], s)
+	}
+	if scores[model] > i.score {
+		values := append(i.peak.Values[:0], r.Values...)
+		i.peak = *r
+		i.peak.Values = values
+		i.score, i.model = scores[model], model
+	}
+}
+
+// advance publishes the events due by now.
+func (d *Detector) advance(now int64) {
+	for d.incidents.next <= now {
+		var first *incident
+		d.incidents.next = never
+		for _, i := range d.incidents.open {
+			if due := i.due(); due < d.incidents.next {
+				first, d.incidents.next = i, due
+			}
+		}
+		if first == nil || d.incidents.next > now {
+			return
+		}
+		due := d.incidents.next
+		switch {
+		case first.events == 0:
+			d.publish(first, PhaseNew, due)
+		case due < first.lastRow+quietTime:
+			d.publish(first, PhaseUpdate, due)
+		default:
+			d.publish(first, PhaseEnd, due)
+			d.incidents.close(first)
+		}
+	}
+}
+
+// publish makes the event of i's phase at the given time.
+func (d *Detector) publish(i *incident, phase string, time int64) {
+	if i.id == "" {
+		i.id = d.incidentID(i)
+	}
+	m := d.models[i.model]
+	d.sequence++
+	r := &i.peak
+	e := &Event{
+		Timestamp: utc(time),
+		ECS:       ecs{ecsVersion},
+		Message:   i.message(),
+		Event: eventInfo{
+			ID: fmt.Sprintf("%s-%d", i.id, i.events), Kind: "alert",
+			Category: []string{"network", "intrusion_detection"}, Type: []string{"info"},
+			Action: "incident-" + phase, Risk: round(100*i.score, 1), Severity: i.severity(),
+			Start: utc(i.start), End: utc(i.end), Sequence: d.sequence,
+		},
+		Observer:    observer{d.cfg.Gateway, "ids", "picket", d.cfg.Version},
+		Source:      &endpoint{r.Src.String(), r.SrcPort, i.packets[0], i.octets[0]},
+		Destination: &endpoint{r.Dst.String(), r.DstPort, i.packets[1], i.octets[1]},
+		Network: network{
+			Type: networkType(r.Src), Transport: transport(r.Proto), Protocol: features.ServiceName(r.Proto, r.DstPort),
+			Packets: i.packets[0] + i.packets[1], Bytes: i.octets[0] + i.octets[1],
+		},
+		Picket: Details{
+			Phase: phase, Incident: i.id, Connections: i.connections, Refused: i.refused,
+			Sources: i.sources.Count(), Targets: i.targets.Count(), Ports: i.ports.Count(),
+			Score: round(i.score, 6), Threshold: m.Threshold, Model: m.id(), Why: d.explain(i.model, r.Values),
+		},
+	}
+	if len(d.models) > 1 {
+		for k, m := range d.models {
+			e.Picket.Models = append(e.Picket.Models, Opinion{m.Name, round(i.scores[k], 6), m.Threshold, i.scores[k] >= m.Threshold})
+		}
+	}
+	i.events++
+	i.lastEvent, i.news = time, false
+	d.cfg.Emit(e)
+}
+
+// incidentID is the same for the same traffic seen by the same gateway with the
+// same model, so that a repeated scan adds no event at its subscribers.
+func (d *Detector) incidentID(i *incident) string {
+	h := sha256.New()
+	fmt.Fprintln(h, d.cfg.Gateway, d.models[0].SHA256, i.start, i.source, i.victim, i.opened)
+	return hex.EncodeToString(h.Sum(nil)[:10])
+}
+
+// maxEvidence is how many features an event names.
+const maxEvidence = 3
+
+// explain returns the features that drove the model's score of a row: those
+// whose typical value, one put in at a time, lowers it most. The one-hot
+// columns of a feature are one.
+func (d *Detector) explain(model int, values []float32) []Evidence {
+	m := d.models[model]
+	width := len(m.columns)
+	rows := d.probe[:0]
+	m.gather(&rows, values)
+	base := rows[:width:width]
+	for _, g := range m.groups {
+		at := len(rows)
+		rows = append(rows, base...)
+		for _, c := range g {
+			rows[at+c] = m.Typical[c]
+		}
+	}
+	d.probe = rows
+	scores := make([]float32, 1+len(m.groups))
+	if err := m.Score(rows, scores); err != nil {
+		d.fail(err)
+		return nil
+	}
+	why := []Evidence{}
+	for k, g := range m.groups {
+		if effect := float64(scores[0] - scores[k+1]); effect > 0 {
+			c := g[0]
+			for _, one := range g {
+				if base[one] == 1 {
+					c = one // of one-hot columns, the one that is set
+				}
+			}
+			why = append(why, Evidence{m.Features[c], float64(base[c]), float64(m.Typical[c]), round(effect, 6)})
+		}
+	}
+	slices.SortStableFunc(why, func(a, b Evidence) int { return cmp.Compare(b.Effect, a.Effect) })
+	return why[:min(len(why), maxEvidence)]
+}

@@ -1,0 +1,241 @@
+// Package report writes what a scan found: a table for a person, JSON lines for
+// a program.
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"github.com/picket-ids/picket/capture"
+	"github.com/picket-ids/picket/features"
+	"github.com/picket-ids/picket/runtime/detect"
+)
+
+// JSON writes e as one line.
+func JSON(w io.Writer, e *detect.Event) error {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(b, '\n'))
+	return err
+}
+
+// Scan is what one scan read and found.
+type Scan struct {
+	Name      string // of what was read
+	Stats     detect.Stats
+	Models    []detect.Model
+	Incidents []*detect.Event // the last event of each, in the order in which they began
+}
+
+// Write writes the scan for a person whose terminal has the given number of
+// columns; 0 means that lines may be of any length.
+func (s *Scan) Write(w io.Writer, columns int) error {
+	var b strings.Builder
+	s.read(&b)
+	if len(s.Incidents) > 0 {
+		b.WriteByte('\n')
+		s.table(&b, columns)
+	}
+	b.WriteByte('\n')
+	s.verdict(&b)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// read says what was read and what could not be decoded.
+func (s *Scan) read(b *strings.Builder) {
+	st := &s.Stats
+	fmt.Fprintf(b, "%s: %s, %s", s.Name, count(st.Frames, "packet"), count(st.Tracker.Connections, "connection"))
+	if st.Frames > 0 {
+		fmt.Fprintf(b, " in %s from %s", duration(st.Last-st.First), time.Unix(0, st.First).UTC().Format("2006-01-02 15:04:05 MST"))
+	}
+	b.WriteByte('\n')
+	var not []string
+	for o := capture.Outcome(0); o < capture.NumOutcomes; o++ {
+		if n := st.Outcomes[o]; n > 0 && !o.HasPacket() {
+			words := fmt.Sprintf("%s %s", thousands(n), o)
+			if o == capture.UnsupportedLink {
+				words += fmt.Sprintf(" %v", st.Links)
+			}
+			not = append(not, words)
+		}
+	}
+	if n := st.Tracker.OrphanFragments; n > 0 {
+		not = append(not, count(n, "fragment")+" without their first")
+	}
+	if len(not) > 0 {
+		fmt.Fprintf(b, "not decoded: %s\n", strings.Join(not, ", "))
+	}
+	if n := st.Tracker.Evicted; n > 0 {
+		fmt.Fprintf(b, "%s judged early for want of room (see --max-connections)\n", count(n, "connection"))
+	}
+	if n := st.Refused; n > 0 {
+		fmt.Fprintf(b, "%s left out: too many incidents at a time\n", count(n, "anomalous row"))
+	}
+}
+
+// table writes a line for each incident, or two where the terminal is narrow.
+func (s *Scan) table(b *strings.Builder, columns int) {
+	var lines strings.Builder
+	t := tabwriter.NewWriter(&lines, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "WHEN\tWHO\tWHOM\tSERVICE\tCONNS\tSCORE\n")
+	for _, e := range s.Incidents {
+		d := &e.Picket
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%.3f\n", when(e), several(d.Sources, e.Source.IP, "sources"),
+			several(d.Targets, e.Destination.IP, "hosts"), service(e), d.Connections, d.Score)
+	}
+	t.Flush()
+	head, rest, _ := strings.Cut(lines.String(), "\n")
+	rows := strings.Split(strings.TrimRight(rest, "\n"), "\n")
+	width := 0
+	for _, line := range append(rows, head) {
+		width = max(width, utf8.RuneCountInString(line))
+	}
+	whys := make([]string, len(rows))
+	whyWidth := 0
+	for k, e := range s.Incidents {
+		whys[k] = why(e.Picket.Why)
+		whyWidth = max(whyWidth, utf8.RuneCountInString(whys[k]))
+	}
+	if columns == 0 || width+2+whyWidth <= columns {
+		fmt.Fprintf(b, "%-*s  WHY\n", width, head)
+		for k, line := range rows {
+			fmt.Fprintf(b, "%-*s  %s\n", width, line, whys[k])
+		}
+		return
+	}
+	fmt.Fprintln(b, head)
+	for k, line := range rows {
+		fmt.Fprintf(b, "%s\n  why: %s\n", line, whys[k])
+	}
+}
+
+func (s *Scan) verdict(b *strings.Builder) {
+	var names []string
+	for _, m := range s.Models {
+		names = append(names, fmt.Sprintf("%s %s, threshold %.3g", m.Name, m.Version, m.Threshold))
+	}
+	by := strings.Join(names, "; ")
+	if s.Stats.Incidents == 0 {
+		fmt.Fprintf(b, "Nothing anomalous (%s).\n", by)
+		return
+	}
+	fmt.Fprintf(b, "ANOMALOUS: %s, %s of %s anomalous (%s).\n", count(s.Stats.Incidents, "incident"),
+		thousands(s.Stats.Anomalous), count(s.Stats.Tracker.Rows, "row"), by)
+}
+
+// when tells when an incident began and how long it lasted.
+func when(e *detect.Event) string {
+	return fmt.Sprintf("%s +%s", e.Event.Start.Format("15:04:05"), duration(e.Event.End.Sub(e.Event.Start).Nanoseconds()))
+}
+
+func several(n int, one, many string) string {
+	if n > 1 {
+		return fmt.Sprintf("%d %s", n, many)
+	}
+	return one
+}
+
+func service(e *detect.Event) string {
+	switch {
+	case e.Picket.Ports > 1:
+		return fmt.Sprintf("%d %s ports", e.Picket.Ports, e.Network.Transport)
+	case e.Network.Protocol != "":
+		return e.Network.Protocol
+	case e.Destination.Port != 0:
+		return fmt.Sprintf("%s/%d", e.Network.Transport, e.Destination.Port)
+	}
+	return e.Network.Transport
+}
+
+func why(evidence []detect.Evidence) string {
+	words := make([]string, len(evidence))
+	for k, e := range evidence {
+		words[k] = e.String()
+	}
+	return strings.Join(words, ", ")
+}
+
+// duration formats nanoseconds in three digits or whole seconds.
+func duration(ns int64) string {
+	d := time.Duration(ns)
+	switch {
+	case d >= 10*time.Second:
+		d = d.Round(time.Second)
+	case d >= time.Second:
+		d = d.Round(10 * time.Millisecond)
+	case d >= time.Millisecond:
+		d = d.Round(time.Millisecond)
+	default:
+		d = d.Round(time.Microsecond)
+	}
+	return d.String()
+}
+
+func count(n uint64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return thousands(n) + " " + noun + "s"
+}
+
+// thousands writes n in groups of three digits.
+func thousands(n uint64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// Dictionary writes features for a person.
+func Dictionary(w io.Writer, all []features.Feature) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	group := ""
+	for _, f := range all {
+		if f.Group != group {
+			if group != "" {
+				fmt.Fprintln(t)
+			}
+			group = f.Group
+			fmt.Fprintf(t, "%s (%s rows; %s)\n", strings.ToUpper(group), f.Row, f.Source)
+		}
+		doc := f.Doc
+		if n := len(f.OneHot); n > 0 {
+			doc += fmt.Sprintf("; %d columns %s=%s …", n, f.Name, f.OneHot[0])
+		}
+		for k, line := range wrap(doc, 80-2-30-2-7) {
+			if k == 0 {
+				fmt.Fprintf(t, "  %-28s\t%-6s\t%s\n", f.Name, f.Unit, line)
+			} else {
+				fmt.Fprintf(t, "  \t\t%s\n", line)
+			}
+		}
+	}
+	return t.Flush()
+}
+
+// wrap breaks text into lines of at most width runes where words allow.
+func wrap(text string, width int) []string {
+	lines := []string{""}
+	for _, word := range strings.Fields(text) {
+		last := &lines[len(lines)-1]
+		switch {
+		case *last == "":
+			*last = word
+		case utf8.RuneCountInString(*last)+1+utf8.RuneCountInString(word) <= width:
+			*last += " " + word
+		default:
+			lines = append(lines, word)
+		}
+	}
+	return slices.Clip(lines)
+}
