@@ -125,11 +125,11 @@ type Outcome uint8
 
 const (
 	Decoded         Outcome = iota // TCP, UDP, SCTP, ICMP, ICMPv6
-	LaterFragment                  // IP fragment without a transport header: no ports
+	LaterFragment                  // IP fragment without a whole transport header: no ports
 	OtherTransport                 // IP with another payload: no ports
 	ARP                            // counted, not decoded
-	NotIP                          // another EtherType
-	Truncated                      // the capture ends before the headers do
+	NotIP                          // another EtherType, or LLC
+	Truncated                      // the capture ends before the headers do, the wire did not
 	BadLength                      // a header states a length that cannot be
 	BadHeader                      // a version or header that cannot be
 	UnsupportedLink                // of a link type Decode does not know

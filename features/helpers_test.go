@@ -190,3 +190,5 @@ func record(to *[]string) func(*Row) {
 		*to = append(*to, fmt.Sprint(head, bits))
 	}
 }
+
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }

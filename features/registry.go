@@ -170,8 +170,10 @@ func (r *rower) row(c *conn, time int64, ended bool) *Row {
 	s.flag = c.flag()
 	s.duration = math.Trunc(float64(c.last-c.start) / 1e9)
 	s.src, s.dst = float64(c.dir[originator].payload), float64(c.dir[responder].payload)
-	if s.flag == S0 {
-		s.src = 0 // nobody took it: src_bytes is 0 in 36,860 of the 36,864 S0 rows of NSL-KDD
+	if s.flag == S0 || s.flag == SH {
+		// Nobody took it: 36,860 of the 36,864 S0 rows of NSL-KDD and all of the
+		// SH rows have no bytes.
+		s.src, s.dst = 0, 0
 	}
 	err := s.flag.errorKind()
 	if r.time != nil {
@@ -190,9 +192,9 @@ func (r *rower) row(c *conn, time int64, ended bool) *Row {
 	o.Refused = s.flag == S0 || s.flag == REJ || s.flag == RSTOS0 || s.flag == SH ||
 		c.icmpErrors > 0 && c.dir[responder].payload == 0
 	for side := range c.dir {
-		now, before := c.dir[side].volume, &c.reported[side]
-		o.Packets[side], o.Octets[side] = now.packets-before.packets, now.wire-before.wire
-		*before = now
+		d := &c.dir[side]
+		o.Packets[side], o.Octets[side] = uint64(d.packets), d.wire
+		d.packets, d.wire = 0, 0
 	}
 	o.Serial = int(c.rows)
 	c.rows++

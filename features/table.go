@@ -8,9 +8,9 @@ import (
 // table maps keys to values held at stable indices, up to a fixed capacity.
 // Neither K nor V may hold pointers: the garbage collector then skips the
 // entries, and they live in chunks that are allocated as the table fills and
-// reused afterwards, so a full table allocates nothing.
+// reused afterwards, so a full table allocates nothing. The caller hashes: a key
+// behind a call that is not inlined would escape to the heap.
 type table[K comparable, V any] struct {
-	hash   func(*K) uint64
 	slots  []uint64 // hash's upper 32 bits, index+1 in the lower; 0 is empty
 	mask   uint64
 	chunks []*[chunkLen]entry[K, V]
@@ -22,20 +22,20 @@ type table[K comparable, V any] struct {
 
 type entry[K comparable, V any] struct {
 	key   K
-	hash  uint64
-	next  int32 // in the free list
+	hash  uint32 // its upper 32 bits
+	next  int32  // in the free list
 	value V
 }
 
 const chunkLen = 256
 
-func newTable[K comparable, V any](limit int, hash func(*K) uint64) *table[K, V] {
+func newTable[K comparable, V any](limit int) *table[K, V] {
 	size := uint64(1) << bits.Len64(uint64(limit)*3/2)
-	return &table[K, V]{hash: hash, slots: make([]uint64, size), mask: size - 1, free: -1, limit: int32(limit)}
+	return &table[K, V]{slots: make([]uint64, size), mask: size - 1, free: -1, limit: int32(limit)}
 }
 
 func (t *table[K, V]) entry(i int32) *entry[K, V] {
-	return &t.chunks[i/chunkLen][i%chunkLen]
+	return &t.chunks[uint32(i)/chunkLen][uint32(i)%chunkLen]
 }
 
 // at returns the value at index i.
@@ -45,13 +45,13 @@ func (t *table[K, V]) len() int   { return int(t.n) }
 func (t *table[K, V]) full() bool { return t.n >= t.limit }
 
 // find returns the index of k's value, -1 when there is none.
-func (t *table[K, V]) find(k *K) int32 {
-	i, _ := t.look(k, t.hash(k))
+func (t *table[K, V]) find(k *K, hash uint64) int32 {
+	i, _ := t.look(k, hash)
 	return i
 }
 
 func (t *table[K, V]) look(k *K, h uint64) (index int32, slot uint64) {
-	for s := h & t.mask; ; s = (s + 1) & t.mask {
+	for s := h >> 32 & t.mask; ; s = (s + 1) & t.mask {
 		w := t.slots[s]
 		if w == 0 {
 			return -1, s
@@ -66,8 +66,7 @@ func (t *table[K, V]) look(k *K, h uint64) (index int32, slot uint64) {
 
 // put returns the index of k's value and whether it is new, and so the zero
 // value. The table must not be full when k is new.
-func (t *table[K, V]) put(k *K) (index int32, isNew bool) {
-	h := t.hash(k)
+func (t *table[K, V]) put(k *K, h uint64) (index int32, isNew bool) {
 	i, slot := t.look(k, h)
 	if i >= 0 {
 		return i, false
@@ -83,7 +82,7 @@ func (t *table[K, V]) put(k *K) (index int32, isNew bool) {
 		}
 	}
 	e := t.entry(i)
-	*e = entry[K, V]{key: *k, hash: h}
+	*e = entry[K, V]{key: *k, hash: uint32(h >> 32)}
 	t.slots[slot] = h>>32<<32 | uint64(uint32(i+1))
 	t.n++
 	return i, true
@@ -92,13 +91,13 @@ func (t *table[K, V]) put(k *K) (index int32, isNew bool) {
 // remove frees the entry at index i.
 func (t *table[K, V]) remove(i int32) {
 	e := t.entry(i)
-	s := e.hash & t.mask
+	s := uint64(e.hash) & t.mask
 	for int32(uint32(t.slots[s]))-1 != i {
 		s = (s + 1) & t.mask
 	}
 	// Shift back what probing had pushed past the gap.
 	for n := (s + 1) & t.mask; t.slots[n] != 0; n = (n + 1) & t.mask {
-		home := t.entry(int32(uint32(t.slots[n]))-1).hash & t.mask
+		home := t.slots[n] >> 32 & t.mask
 		if (n-home)&t.mask >= (n-s)&t.mask {
 			t.slots[s] = t.slots[n]
 			s = n
@@ -120,4 +119,4 @@ func mix(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-func hashUint64(k *uint64) uint64 { return mix(*k, 0x9e3779b97f4a7c15) }
+func hashUint64(k uint64) uint64 { return mix(k, 0x9e3779b97f4a7c15) }

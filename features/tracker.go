@@ -64,31 +64,32 @@ type end struct {
 
 // key returns the key of a packet from src to dst and whether src is its hi.
 func key(src, dst end, proto uint8) (connKey, bool) {
-	for i := range src.addr {
-		if src.addr[i] != dst.addr[i] {
-			if src.addr[i] > dst.addr[i] {
-				return connKey{dst.addr, src.addr, dst.port, src.port, proto}, true
-			}
-			return connKey{src.addr, dst.addr, src.port, dst.port, proto}, false
-		}
-	}
-	if src.port > dst.port {
+	if dst.less(&src) {
 		return connKey{dst.addr, src.addr, dst.port, src.port, proto}, true
 	}
 	return connKey{src.addr, dst.addr, src.port, dst.port, proto}, false
 }
 
+func (e *end) less(f *end) bool {
+	be := binary.BigEndian
+	if a, b := be.Uint64(e.addr[:8]), be.Uint64(f.addr[:8]); a != b {
+		return a < b
+	}
+	if a, b := be.Uint64(e.addr[8:]), be.Uint64(f.addr[8:]); a != b {
+		return a < b
+	}
+	return e.port < f.port
+}
+
 // direction is what one side of a connection has sent.
 type direction struct {
-	volume
+	wire      uint64 // octets of its frames since the last row
 	payload   uint64 // octets, each counted once
+	packets   uint32 // since the last row
 	next      uint32 // TCP: sequence number after the highest seen
 	missing   uint32 // TCP: octets below next that were not seen
 	sequenced bool   // next is valid
 }
-
-// volume counts frames and their octets on the wire.
-type volume struct{ packets, wire uint64 }
 
 // conn is the state of one connection. It holds no pointers.
 type conn struct {
@@ -102,8 +103,7 @@ type conn struct {
 	start      int64
 	last       int64 // ns, the last packet
 	dir        [2]direction
-	rows       uint32    // made so far
-	reported   [2]volume // at the last row
+	rows       uint32 // made so far
 	wrongFrags uint32
 	urgent     uint32
 	icmpErrors uint32 // ICMP errors that quote it
@@ -224,7 +224,7 @@ func NewTracker(cfg Config, emit func(*Row)) (*Tracker, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tracker{conns: newTable[connKey, conn](limit, hashKey), rows: rows, emit: emit}
+	t := &Tracker{conns: newTable[connKey, conn](limit), rows: rows, emit: emit}
 	for i := range t.lists {
 		t.lists[i] = list{-1, -1}
 	}
@@ -257,7 +257,8 @@ func (t *Tracker) Add(p *capture.Packet) {
 		return
 	}
 	k, hi := key(src, dst, p.Proto)
-	i := t.conns.find(&k)
+	hash := hashKey(&k)
+	i := t.conns.find(&k, hash)
 	if i >= 0 && p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN {
 		// The ports are in use again, by a connection that is new.
 		if c := t.conns.at(i); c.closed() && p.Seq != c.isn || c.tcp&(sawSYN|sawAnswer) == 0 {
@@ -266,7 +267,7 @@ func (t *Tracker) Add(p *capture.Packet) {
 		}
 	}
 	if i < 0 {
-		i = t.open(&k, p, hi)
+		i = t.open(&k, hash, p, hi)
 	}
 	c := t.conns.at(i)
 	side := responder
@@ -305,7 +306,7 @@ func (t *Tracker) addError(p *capture.Packet) bool {
 		dst.port = src.port
 	}
 	k, hi := key(src, dst, q.Proto)
-	i := t.conns.find(&k)
+	i := t.conns.find(&k, hashKey(&k))
 	if i < 0 {
 		return false
 	}
@@ -322,14 +323,14 @@ func (t *Tracker) addError(p *capture.Packet) bool {
 }
 
 // open begins the connection of p.
-func (t *Tracker) open(k *connKey, p *capture.Packet, hi bool) int32 {
+func (t *Tracker) open(k *connKey, hash uint64, p *capture.Packet, hi bool) int32 {
 	if t.conns.full() {
 		t.stats.Evicted++
 		t.end(t.idlest(), t.now)
 	}
-	i, _ := t.conns.put(k)
+	i, _ := t.conns.put(k, hash)
 	c := t.conns.at(i)
-	*c = conn{key: *k, start: t.now}
+	c.key, c.start = *k, t.now
 	c.icmpType, c.icmpCode = p.ICMPType, p.ICMPCode
 	// The initiator sent the first packet, unless that is the answer to one.
 	answer := p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN|capture.ACK
@@ -358,7 +359,9 @@ func (t *Tracker) update(i int32, c *conn, p *capture.Packet, side int) {
 		}
 	case p.Proto == capture.ProtoTCP:
 		d.payload += uint64(p.PayloadLen)
-		next, renew = c.class, false
+		if next, renew = c.class, false; next == numClasses {
+			next = opening
+		}
 	default:
 		if c.isICMP() {
 			next = icmp
@@ -437,7 +440,10 @@ func (t *Tracker) expire(now int64) {
 		c := t.conns.at(i)
 		t.unlink(active, c)
 		t.pushAt(active, i, c, due+activeTimeout)
-		if c.dir[0].volume != c.reported[0] || c.dir[1].volume != c.reported[1] {
+		// A connection silent for half of its timeout is more likely over than
+		// going on, as most DNS lookups are: its last row will say as much.
+		going := 2*(c.link(c.class).due-due) > timeouts[c.class]
+		if going && c.dir[originator].packets+c.dir[responder].packets > 0 {
 			t.row(c, due, false)
 		}
 	}

@@ -58,6 +58,10 @@ func TestDeadlines(t *testing.T) {
 }
 
 func TestActiveTimeout(t *testing.T) {
+	lookup := []capture.Packet{packet(0, capture.ProtoUDP, false, 30), packet(29, capture.ProtoUDP, true, 90)}
+	equal(t, rows(t, lookup...), "client SF 30 90 @89") // silent for half of its timeout
+	stream := append(lookup, packet(31, capture.ProtoUDP, false, 7))
+	equal(t, rows(t, stream...), "client ~SF 37 90 @60", "client SF 37 90 @91")
 	ps := script(t, "0 > S 1, 0 < SA 1, 0 > A 2, 60 > PA 2+5, 150 > PA 7+5, 400 > PA 12+5, 420 < R 2")
 	// The packet at 60 s comes behind the row of the first minute; minutes
 	// without a packet have no row.
@@ -68,7 +72,7 @@ func TestActiveTimeout(t *testing.T) {
 		tr.Add(&ps[i])
 	}
 	tr.Flush()
-	equal(t, got, "0 [2 1] [108 54] false", "1 [1 0] [59 0] false", "2 [1 0] [59 0] false", "3 [1 1] [59 54] false", "4 [0 0] [0 0] true")
+	equal(t, got, "0 [2 1] [108 54] false", "1 [1 0] [59 0] false", "2 [1 0] [59 0] false", "3 [1 0] [59 0] false", "4 [0 1] [0 54] true")
 }
 
 func TestConnections(t *testing.T) {
@@ -378,18 +382,18 @@ func TestRowTimes(t *testing.T) {
 
 // TestTable compares a table with a map, also when most keys hash alike.
 func TestTable(t *testing.T) {
-	for name, hash := range map[string]func(*uint64) uint64{
+	for name, hash := range map[string]func(uint64) uint64{
 		"hashUint64": hashUint64,
-		"colliding":  func(k *uint64) uint64 { return hashUint64(k) &^ (0xff<<56 - 1<<40) },
-		"constant":   func(*uint64) uint64 { return math.MaxUint64 },
+		"colliding":  func(k uint64) uint64 { return hashUint64(k) & (7<<61 | 3<<32) },
+		"constant":   func(uint64) uint64 { return math.MaxUint64 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(5, 6))
 			for _, limit := range []int{1, 2, 3, 255, 600} {
-				tb, want, where := newTable[uint64, uint64](limit, hash), map[uint64]uint64{}, map[uint64]int32{}
+				tb, want, where := newTable[uint64, uint64](limit), map[uint64]uint64{}, map[uint64]int32{}
 				for range 20_000 {
 					k := rng.Uint64N(uint64(2 * limit))
-					i := tb.find(&k)
+					i := tb.find(&k, hash(k))
 					if at, ok := where[k]; ok != (i >= 0) || ok && (at != i || *tb.at(i) != want[k]) {
 						t.Fatalf("limit %d: key %d at %d, want %d", limit, k, i, at)
 					}
@@ -399,7 +403,7 @@ func TestTable(t *testing.T) {
 						delete(want, k)
 						delete(where, k)
 					case i >= 0 || !tb.full():
-						i, isNew := tb.put(&k)
+						i, isNew := tb.put(&k, hash(k))
 						if _, ok := want[k]; ok == isNew || isNew && *tb.at(i) != 0 {
 							t.Fatalf("limit %d: put %d: new %v, value %d", limit, k, isNew, *tb.at(i))
 						}
@@ -419,10 +423,10 @@ func TestTable(t *testing.T) {
 }
 
 func TestHashSpreads(t *testing.T) {
-	tb := newTable[connKey, conn](1<<16, hashKey)
+	tb := newTable[connKey, conn](1 << 16)
 	for i := range 1 << 16 {
 		k, _ := key(end{server, 80}, end{capture.Addr{10: 0xff, 11: 0xff, 12: 10, 14: byte(i >> 8), 15: byte(i)}, 4000}, 6)
-		tb.put(&k)
+		tb.put(&k, hashKey(&k))
 	}
 	longest, run := 0, 0
 	for _, s := range tb.slots {

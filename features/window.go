@@ -74,12 +74,12 @@ func newWindow(span int64, limit int, ports bool) *window {
 		span:  span,
 		ring:  make([]visit, size),
 		max:   limit,
-		hosts: newTable[capture.Addr, tally](limit, hashAddr),
-		servs: newTable[uint64, tally](limit, hashUint64),
-		pairs: newTable[uint64, int32](limit, hashUint64),
+		hosts: newTable[capture.Addr, tally](limit),
+		servs: newTable[uint64, tally](limit),
+		pairs: newTable[uint64, int32](limit),
 	}
 	if ports {
-		w.ports = newTable[uint64, int32](limit, hashUint64)
+		w.ports = newTable[uint64, int32](limit)
 	}
 	return w
 }
@@ -119,14 +119,14 @@ func (w *window) measure(c *conn, time int64, err errorKind, ended bool) (s wind
 func (w *window) enter(v *visit, c *conn, time int64, err errorKind) {
 	v.time, v.err = time, err
 	host := c.addr(responder)
-	v.host, _ = w.hosts.put(&host)
+	v.host, _ = w.hosts.put(&host, hashAddr(&host))
 	serv := uint64(c.key.proto)<<16 | uint64(c.servicePort())
-	v.serv, _ = w.servs.put(&serv)
+	v.serv, _ = w.servs.put(&serv, hashUint64(serv))
 	pair := uint64(v.host)<<32 | uint64(v.serv)
-	v.pair, _ = w.pairs.put(&pair)
+	v.pair, _ = w.pairs.put(&pair, hashUint64(pair))
 	if w.ports != nil {
 		port := uint64(v.host)<<32 | uint64(c.sourcePort())
-		v.srcPort, _ = w.ports.put(&port)
+		v.srcPort, _ = w.ports.put(&port, hashUint64(port))
 	}
 	w.count(v, 1)
 }

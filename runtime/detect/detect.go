@@ -122,7 +122,8 @@ func New(cfg Config) (*Detector, error) {
 		return nil, err
 	}
 	d.batch.init(len(columns), len(d.models))
-	d.incidents = incidents{bySource: map[capture.Addr]*incident{}, byVictim: map[capture.Addr]*incident{}, next: never}
+	d.incidents = incidents{bySource: map[capture.Addr]*incident{}, byVictim: map[capture.Addr]*incident{},
+		next: never, models: len(d.models)}
 	return d, nil
 }
 
@@ -190,8 +191,12 @@ func (d *Detector) fail(err error) {
 	}
 }
 
-// add takes a row of the tracker's into the batch.
+// add takes a row of the tracker's into the batch. The last row of a connection
+// that has been silent since the one before says nothing new.
 func (d *Detector) add(r *features.Row) {
+	if r.Serial > 0 && r.Packets == [2]uint64{} {
+		return
+	}
 	d.batch.add(r)
 	if d.batch.full() {
 		d.score()

@@ -136,7 +136,7 @@ func utc(ns int64) time.Time { return time.Unix(0, ns).UTC() }
 // message says in words what an incident is.
 func (i *incident) message() string {
 	what := "acts unusually towards"
-	targets, ports, sources := i.targets.Count(), i.ports.Count(), i.sources.Count()
+	targets, ports, sources := i.targets.Count(), min(i.ports.Count(), int(i.connections)), i.sources.Count()
 	r := &i.peak
 	who, whom := r.Src.String(), r.Dst.String()
 	service := features.ServiceName(r.Proto, r.DstPort)

@@ -37,8 +37,8 @@ type incident struct {
 	id             string
 	source, victim capture.Addr // of the first row
 	crowded        bool         // the victim's, not the source's
-	start, end     int64 // first and last packet
-	opened         int64 // first row
+	start, end     int64        // first and last packet
+	opened         int64        // first row
 	lastRow        int64
 	lastEvent      int64
 	events         int
@@ -75,6 +75,7 @@ type incidents struct {
 	next     int64                      // no event is due earlier
 	total    uint64
 	refused  uint64 // anomalous rows without an incident, for want of room
+	models   int
 }
 
 // join returns the incident that r belongs to, a new one if need be, or nil when
@@ -91,7 +92,8 @@ func (t *incidents) join(r *features.Row) *incident {
 		t.refused++
 		return nil
 	}
-	i := &incident{source: r.Src, victim: r.Dst, start: r.Start, end: r.End, opened: r.Time, lastRow: r.Time}
+	i := &incident{source: r.Src, victim: r.Dst, start: r.Start, end: r.End, opened: r.Time, lastRow: r.Time,
+		scores: make([]float64, t.models)}
 	t.open = append(t.open, i)
 	t.bySource[r.Src] = i
 	t.total++
@@ -176,9 +178,6 @@ func (i *incident) add(r *features.Row, scores []float64, model int) {
 	i.sources.Add(features.HashAddr(r.Src))
 	i.targets.Add(features.HashAddr(r.Dst))
 	i.ports.Add(features.HashPort(r.DstPort))
-	if i.scores == nil {
-		i.scores = make([]float64, len(scores))
-	}
 	for m, s := range scores {
 		i.scores[m] = max(i.scores[m], s)
 	}
@@ -243,7 +242,7 @@ func (d *Detector) publish(i *incident, phase string, time int64) {
 		},
 		Picket: Details{
 			Phase: phase, Incident: i.id, Connections: i.connections, Refused: i.refused,
-			Sources: i.sources.Count(), Targets: i.targets.Count(), Ports: i.ports.Count(),
+			Sources: i.sources.Count(), Targets: i.targets.Count(), Ports: min(i.ports.Count(), int(i.connections)),
 			Score: round(i.score, 6), Threshold: m.Threshold, Model: m.id(), Why: d.explain(i.model, r.Values),
 		},
 	}

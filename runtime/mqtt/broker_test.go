@@ -90,6 +90,8 @@ type mosquitto struct {
 	conf string
 	cmd  *exec.Cmd
 	gone chan struct{} // closed when the process has ended
+
+	suback chan struct{} // receives when the broker has granted a subscription
 }
 
 // startMosquitto starts a broker whose listener has the given further lines of
@@ -102,7 +104,7 @@ func startMosquitto(t testing.TB, lines ...string) *mosquitto {
 		more += "\nallow_anonymous true"
 	}
 	dir := t.TempDir()
-	m := &mosquitto{t: t, conf: filepath.Join(dir, "mosquitto.conf")}
+	m := &mosquitto{t: t, suback: make(chan struct{}, 100), conf: filepath.Join(dir, "mosquitto.conf")}
 	t.Cleanup(m.kill)
 	var err error
 	for range 5 { // the free port may be taken before mosquitto binds it
@@ -144,6 +146,9 @@ func (m *mosquitto) start() error {
 		up := false
 		for sc := bufio.NewScanner(stderr); sc.Scan(); {
 			if up {
+				if strings.Contains(sc.Text(), ": Sending SUBACK to ") {
+					m.suback <- struct{}{}
+				}
 				continue
 			}
 			log.WriteString(sc.Text() + "\n")
@@ -206,7 +211,7 @@ func subscribe(t testing.TB, m *mosquitto, topic string) *subscriber {
 	t.Helper()
 	host, port, _ := net.SplitHostPort(m.addr)
 	cmd := exec.Command(tool(t, "mosquitto_sub"), "-h", host, "-p", port,
-		"-i", "subscriber", "-c", "-q", "1", "-t", topic, "-d", "-F", "MESSAGE %r %t %p")
+		"-i", "subscriber", "-c", "-q", "1", "-t", topic, "-F", "MESSAGE %r %t %p")
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -215,18 +220,13 @@ func subscribe(t testing.TB, m *mosquitto, topic string) *subscriber {
 		t.Fatal(err)
 	}
 	s := &subscriber{payloads: make(chan string, 1<<16)}
-	granted := make(chan struct{})
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
 		defer cmd.Wait()
-		subscribed := false
 		for sc := bufio.NewScanner(stdout); sc.Scan(); {
 			if p, ok := strings.CutPrefix(sc.Text(), "MESSAGE "); ok {
 				s.payloads <- p
-			} else if !subscribed && strings.HasPrefix(sc.Text(), "Subscribed ") {
-				subscribed = true
-				close(granted)
 			}
 		}
 	}()
@@ -235,7 +235,7 @@ func subscribe(t testing.TB, m *mosquitto, topic string) *subscriber {
 		<-gone
 	})
 	select {
-	case <-granted:
+	case <-m.suback:
 	case <-gone:
 		t.Fatal("mosquitto_sub ended before its subscription")
 	case <-time.After(patience):

@@ -220,6 +220,7 @@ func (c *Client) Close(ctx context.Context) (unacknowledged int, err error) {
 	select {
 	case <-c.idle:
 	case <-ctx.Done():
+	case <-c.done: // by another Close
 	}
 	state := c.state()
 	c.stop()
@@ -228,7 +229,7 @@ func (c *Client) Close(ctx context.Context) (unacknowledged int, err error) {
 	if n := c.Unacknowledged(); n > 0 {
 		cause := ctx.Err()
 		if cause == nil {
-			cause = ErrClosed // by another Close, whose ctx ended
+			cause = ErrClosed
 		}
 		noun := "messages"
 		if n == 1 {

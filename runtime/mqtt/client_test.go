@@ -94,45 +94,59 @@ func TestRetainedAndQoS0(t *testing.T) {
 
 func TestBrokerRestartLosesNothing(t *testing.T) {
 	t.Parallel()
-	const n = 2000
 	m := startMosquitto(t)
 	sub := subscribe(t, m, "picket/#")
 	c := mustDial(t, m.config(), fast)
 	ctx := within(t, patience)
 	var acked atomic.Int64
-	half := make(chan struct{})
-	published := make(chan error, 1)
-	go func() {
-		for i := range n {
-			err := c.Publish(ctx, Message{Topic: c.Topic(TopicEvent), Payload: fmt.Appendf(nil, "%d", i), QoS: 1, Acked: func() {
-				if acked.Add(1) == n/2 {
-					close(half)
+	some, stopped := make(chan struct{}), make(chan struct{})
+	type result struct {
+		n   int
+		err error
+	}
+	published := make(chan result, 1)
+	go func() { // without a pause, until 500 messages after the broker has gone
+		for n, last := 0, -1; n != last; n++ {
+			if last < 0 {
+				select {
+				case <-stopped:
+					last = n + 500
+				default:
+				}
+			}
+			err := c.Publish(ctx, Message{Topic: c.Topic(TopicEvent), Payload: fmt.Append(nil, n), QoS: 1, Acked: func() {
+				if acked.Add(1) == 1000 {
+					close(some)
 				}
 			}})
 			if err != nil {
-				published <- err
+				published <- result{n, err}
 				return
 			}
+			if n+1 == last {
+				published <- result{last, nil}
+			}
 		}
-		published <- nil
 	}()
-	receive(t, "half of the acknowledgements", half)
+	receive(t, "acknowledgements", some)
 	m.shutDown()
 	before := acked.Load()
+	close(stopped)
 	if err := m.start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := receive(t, "Publish of all", published); err != nil {
-		t.Fatal(err)
+	all := receive(t, "Publish of all", published)
+	if all.err != nil {
+		t.Fatal(all.err)
 	}
 	if left, err := c.Close(ctx); left != 0 || err != nil {
 		t.Fatalf("Close = %d, %v", left, err)
 	}
-	if acked.Load() != n {
-		t.Errorf("%d of %d messages acknowledged, each once", acked.Load(), n)
+	if acked.Load() != int64(all.n) {
+		t.Errorf("%d acknowledgements of %d messages", acked.Load(), all.n)
 	}
-	dup := sub.want(t, n, func(p string) bool { return strings.HasPrefix(p, "0 picket/gw-17/event ") })
-	t.Logf("stopped after %d acknowledgements; %d duplicates at the subscriber", before, dup)
+	dup := sub.want(t, all.n, func(p string) bool { return strings.HasPrefix(p, "0 picket/gw-17/event ") })
+	t.Logf("%d messages, the broker stopped after %d acknowledgements; %d duplicates at the subscriber", all.n, before, dup)
 }
 
 func TestBrokerNeverBack(t *testing.T) {
@@ -325,7 +339,8 @@ func TestQoS0Offline(t *testing.T) {
 
 func TestWebSocket(t *testing.T) {
 	t.Parallel()
-	m := startMosquitto(t, "protocol websockets")
+	m := startMosquitto(t, "protocol websockets",
+		"listener "+strings.TrimPrefix(freeAddr(t), "127.0.0.1:")+" 127.0.0.1") // mosquitto 2.0.11 ends without a plain one
 	config := m.config()
 	config.URL = "ws://" + m.addr
 	config.KeepAlive = time.Second
@@ -346,13 +361,12 @@ func TestBadMessagesAreRefused(t *testing.T) {
 	addr := fakeBroker(t, func(c net.Conn) { connack(c, 0); untilClosed(c) })
 	c := mustDial(t, Config{URL: "mqtt://" + addr, Gateway: "g"}, fast)
 	for name, m := range map[string]Message{
-		"no topic":     {QoS: 1},
-		"wildcard":     {Topic: "a/#", QoS: 1},
-		"NUL":          {Topic: "a\x00", QoS: 1},
-		"not UTF-8":    {Topic: "a\xff", QoS: 1},
-		"long topic":   {Topic: strings.Repeat("a", maxString+1), QoS: 1},
-		"QoS 2":        {Topic: "a", QoS: 2},
-		"huge payload": {Topic: "a", QoS: 1, Payload: make([]byte, maxPayload+1)},
+		"no topic":   {QoS: 1},
+		"wildcard":   {Topic: "a/#", QoS: 1},
+		"NUL":        {Topic: "a\x00", QoS: 1},
+		"not UTF-8":  {Topic: "a\xff", QoS: 1},
+		"long topic": {Topic: strings.Repeat("a", maxString+1), QoS: 1},
+		"QoS 2":      {Topic: "a", QoS: 2},
 	} {
 		if err := c.Publish(context.Background(), m); err == nil {
 			t.Errorf("%s: accepted", name)
@@ -479,17 +493,17 @@ func TestDialErrors(t *testing.T) {
 			c := listener(t, "mqtt", untilClosed)
 			c.ConnectTimeout = 300 * time.Millisecond
 			return c
-		}, []string{"connected, but no MQTT answer within 300ms"}},
+		}, []string{"connected, but no MQTT answer within "}},
 		{"accepts and never answers, TLS", func(t *testing.T) Config {
 			c := listener(t, "mqtts", untilClosed)
 			c.ConnectTimeout = 300 * time.Millisecond
 			return c
-		}, []string{"no answer within 300ms"}},
+		}, []string{"connected, but no TLS answer within "}},
 		{"accepts and never answers, WebSocket", func(t *testing.T) Config {
 			c := listener(t, "ws", untilClosed)
 			c.ConnectTimeout = 300 * time.Millisecond
 			return c
-		}, []string{"no answer within 300ms"}},
+		}, []string{"no answer within "}},
 		{"closes at once", func(t *testing.T) Config {
 			return listener(t, "mqtt", func(net.Conn) {})
 		}, []string{"closed the connection without an answer", "mqtts://"}},
@@ -550,7 +564,7 @@ func TestDialObeysContext(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			// Cancelled once the connection stands: nothing more would come.
 			addr := fakeBroker(t, func(c net.Conn) { cancel(); untilClosed(c) })
-			_, err := Dial(ctx, Config{URL: scheme + "://" + addr, Gateway: "g", ConnectTimeout: 3 * time.Second})
+			_, err := Dial(ctx, Config{URL: scheme + "://" + addr, Gateway: "g", ConnectTimeout: time.Second})
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("Dial = %v, want context.Canceled", err)
 			}

@@ -56,16 +56,16 @@ func explain(t *target, accepted bool, waited time.Duration, err error) error {
 
 func diagnose(t *target, accepted bool, waited time.Duration, now time.Time, err error) (what, hint string) {
 	var (
-		dns      *net.DNSError
-		host     x509.HostnameError
-		unknown  x509.UnknownAuthorityError
-		invalid  x509.CertificateInvalidError
-		handsh   *tlsError
-		netError net.Error
-		is       = func(target error) bool { return errors.Is(err, target) }
-		says     = func(s string) bool { return strings.Contains(err.Error(), s) }
+		dns       *net.DNSError
+		host      x509.HostnameError
+		unknown   x509.UnknownAuthorityError
+		invalid   x509.CertificateInvalidError
+		handshake *tlsError
+		netError  net.Error
+		is        = func(target error) bool { return errors.Is(err, target) }
+		says      = func(s string) bool { return strings.Contains(err.Error(), s) }
 	)
-	inHandshake := errors.As(err, &handsh)
+	inHandshake := errors.As(err, &handshake)
 	switch {
 	case is(context.Canceled):
 		return "cancelled", ""
@@ -104,7 +104,7 @@ func diagnose(t *target, accepted bool, waited time.Duration, now time.Time, err
 		return "the broker's certificate is for another name (" + host.Error() + ")", "use a name of the certificate in the URL"
 	case errors.As(err, &invalid):
 		return "the broker's certificate is not acceptable (" + invalid.Error() + ")", "issue it anew"
-	case says("first record does not look like a TLS handshake"), inHandshake && is(io.EOF):
+	case says("first record does not look like a TLS handshake"), inHandshake && closedByPeer(err):
 		return "no TLS on this port", "write mqtt:// or the port for TLS, usually 8883"
 	case says("tls: certificate required"),
 		t.tls != nil && len(t.tls.Certificates) == 0 && (says("tls: bad certificate") || says("tls: handshake failure")):
@@ -124,6 +124,9 @@ func diagnose(t *target, accepted bool, waited time.Duration, now time.Time, err
 	case is(context.DeadlineExceeded), is(os.ErrDeadlineExceeded), errors.As(err, &netError) && netError.Timeout():
 		if accepted {
 			return fmt.Sprintf("connected, but no MQTT answer within %v", waited.Round(100*time.Millisecond)), "check that this port is an MQTT broker's"
+		}
+		if inHandshake {
+			return fmt.Sprintf("connected, but no TLS answer within %v", waited.Round(100*time.Millisecond)), "check that this port speaks TLS"
 		}
 		return fmt.Sprintf("no answer within %v", waited.Round(100*time.Millisecond)), "check address, port and firewall, or raise --mqtt-connect-timeout"
 	case says("websocket: bad handshake"):

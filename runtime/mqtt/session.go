@@ -67,7 +67,7 @@ func connect(ctx context.Context, t *target, writeTimeout time.Duration) (*sessi
 	<-token.Done() // within ctx: open obeys it, and its end closes the connection
 	err := token.Error()
 	switch {
-	case limited.Err() != nil:
+	case limited.Err() != nil && !errors.Is(err, limited.Err()):
 		err = limited.Err()
 	case err != nil:
 	case !stopped():

@@ -3,6 +3,7 @@ package onnx
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -12,27 +13,29 @@ import (
 
 // A fake model is built field by field, so that a test can break any one of them.
 type fake struct {
-	meta          map[string]string
-	opsets        []string
-	nodes         [][]byte
-	initializers  [][]byte
-	inputs        [][]byte
-	outputs       [][]byte
-	modelExtra    []byte // more fields of the ModelProto
-	graphExtra    []byte // more fields of the GraphProto
-	omitGraph     bool
-	doubledFields bool // the graph twice
+	meta         map[string]string
+	opsets       []string
+	nodes        [][]byte
+	initializers [][]byte
+	inputs       [][]byte
+	outputs      [][]byte
+	modelExtra   []byte // more fields of the ModelProto
+	graphExtra   []byte // more fields of the GraphProto
 }
 
 func (f *fake) bytes() []byte {
 	var g []byte
-	for num, list := range map[protowire.Number][][]byte{1: f.nodes, 5: f.initializers, 11: f.inputs, 12: f.outputs} {
+	repeated := func(num protowire.Number, list [][]byte) {
 		for _, b := range list {
 			g = append(g, pbBytes(num, b)...)
 		}
 	}
-	g = append(g, f.graphExtra...)
+	repeated(1, f.nodes)
 	g = append(g, pbString(2, "fake")...)
+	repeated(5, f.initializers)
+	repeated(11, f.inputs)
+	repeated(12, f.outputs)
+	g = append(g, f.graphExtra...)
 	m := pbInt(1, 8)
 	for _, domain := range f.opsets {
 		version := uint64(13)
@@ -41,14 +44,9 @@ func (f *fake) bytes() []byte {
 		}
 		m = append(m, pbBytes(8, join(pbString(1, domain), pbInt(2, version)))...)
 	}
-	if !f.omitGraph {
-		m = append(m, pbBytes(7, g)...)
-	}
-	if f.doubledFields {
-		m = append(m, pbBytes(7, g)...)
-	}
-	for key, value := range f.meta {
-		m = append(m, pbBytes(14, join(pbString(1, key), pbString(2, value)))...)
+	m = append(m, pbBytes(7, g)...)
+	for _, key := range slices.Sorted(maps.Keys(f.meta)) {
+		m = append(m, pbBytes(14, join(pbString(1, key), pbString(2, f.meta[key])))...)
 	}
 	return append(m, f.modelExtra...)
 }

@@ -75,13 +75,14 @@ func OpenLibrary(path string) (*Library, error) {
 	return loaded.Library, nil
 }
 
-// loadCause makes a line that means something of what the wrapper says.
+// loadCause takes out of what the wrapper says the part that helps.
 func loadCause(err error) error {
-	if strings.HasSuffix(err.Error(), "Error setting ORT API base: 2") {
-		return errors.New("older than 1.21")
+	s := err.Error()
+	if strings.HasSuffix(s, "Error setting ORT API base: 2") {
+		return fmt.Errorf("older than 1.%d", minMinor)
 	}
-	if e := errors.Unwrap(err); e != nil {
-		return e
+	if _, said, ok := strings.Cut(s, `": `); ok { // the dynamic loader's own words
+		return errors.New(said)
 	}
 	return err
 }

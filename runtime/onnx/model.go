@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -132,6 +131,12 @@ func (m *Model) readMetadata(meta map[string]string) error {
 			bad(key, "is not %s", want)
 		}
 	}
+	numbers := func(key, want string, dst any) {
+		decode(key, want, dst)
+		if strings.Contains(meta["picket."+key], "null") { // would become 0
+			bad(key, "is not %s", want)
+		}
+	}
 	object := func(key string) json.RawMessage {
 		var fields map[string]json.RawMessage
 		decode(key, "a JSON object", &fields)
@@ -162,13 +167,13 @@ func (m *Model) readMetadata(meta map[string]string) error {
 		}
 		m.Threshold = t
 	}
-	decode("typical", "a JSON array of numbers", &m.Typical)
+	numbers("typical", "a JSON array of numbers", &m.Typical)
 	if len(m.Typical) != len(m.Features) {
 		bad("typical", "has %d values for %d features", len(m.Typical), len(m.Features))
 	}
 	m.Calibration = object("calibration")
 	m.Training = object("training")
-	decode("golden", "a JSON object of rows and scores", &m.Golden)
+	numbers("golden", "a JSON object of rows and scores", &m.Golden)
 	if g := m.Golden; len(g.Rows) == 0 || len(g.Rows) != len(g.Scores) {
 		bad("golden", "has %d rows and %d scores", len(g.Rows), len(g.Scores))
 	}
@@ -233,5 +238,3 @@ func (i valueInfo) String() string {
 	typ := map[uint64]string{typeFloat: "float32", typeInt64: "int64", 11: "float64"}[i.typ]
 	return cmp.Or(typ, fmt.Sprintf("type %d", i.typ)) + " [" + strings.Join(dims, ", ") + "]"
 }
-
-func finite(x float32) bool { return !math.IsNaN(float64(x)) && !math.IsInf(float64(x), 0) }

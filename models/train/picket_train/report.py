@@ -1,6 +1,8 @@
 """Markdown tables and small plots that every recipe's report uses."""
 
 import pathlib
+import re
+import textwrap
 
 import matplotlib
 
@@ -29,15 +31,33 @@ def share(value):
     return text[1:] if text.startswith("0") else text
 
 
+def percent(rate):
+    """'5 %' from .05."""
+    return f"{rate * 100:g} %"
+
+
+def prose(text, width=100):
+    """Markdown with its paragraphs and list items wrapped; tables, headings and code stay."""
+    out = []
+    for block in re.split(r"\n{2,}", text.strip()):
+        if block[0] in "|#`!":
+            out.append(block)
+            continue
+        items = re.split(r"\n(?=- )", block)
+        out.append("\n".join(textwrap.fill(
+            item, width, subsequent_indent="  " if item.startswith("- ") else "",
+            break_long_words=False, break_on_hyphens=False) for item in items))
+    return "\n\n".join(out)
+
+
 def roc(path, curves, points):
-    """curves: (name, truth, scores) …; points: (name, false-positive rate, recall) …"""
+    """curves: (name, truth, scores) …; points: (nominal rate, real rate, recall) …"""
     axes = _axes("False-positive rate", "Recall")
     for (name, truth, scores), colour in zip(curves, (BLUE, ORANGE)):
         false, hit, _ = roc_curve(truth, scores)
         axes.plot(false, hit, color=colour, label=name)
-    for name, false, hit in points:
-        axes.plot(false, hit, "o", color=RED, markersize=4)
-        axes.annotate(name, (false, hit), xytext=(7, -9), textcoords="offset points", fontsize=8)
+    for (name, false, hit), marker in zip(points, "os^"):
+        axes.plot(false, hit, marker, color=RED, markersize=5, label=f"nominal {name}")
     axes.plot([0, 1], [0, 1], "--", color=GREY, linewidth=.8, label="chance")
     axes.legend(loc="lower right", frameon=False)
     _save(path)
@@ -61,7 +81,7 @@ def confusion(path, truth, called):
                        for row in (0, 1)])
     shares = counts / counts.sum(axis=1, keepdims=True)
     axes = _axes("Called", "Truth")
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row in (0, 1):
         for column in (0, 1):
             axes.text(column, row, f"{counts[row, column]:,}\n{shares[row, column]:.1%}",
@@ -73,14 +93,20 @@ def confusion(path, truth, called):
 
 
 def histogram(path, groups, cut):
-    """groups: (name, scores) …, drawn as shares on a logarithmic axis; cut is the threshold."""
-    axes = _axes("Score", "Share of the group's rows")
+    """groups: (name, scores) …, drawn as shares on logarithmic axes; cut is the threshold."""
+    axes = _axes("Score (log-odds scale)", "Share of the group's rows")
+    ticks = np.array([1e-5, 1e-4, 1e-3, .01, .1, .5, .9, .99, .999, .9999])
+    edges = np.linspace(-12, 10, 56)
     for (name, scores), colour in zip(groups, (BLUE, RED, ORANGE)):
-        axes.hist(scores, bins=np.linspace(0, 1, 51), weights=np.full(len(scores), 1 / len(scores)),
-                  histtype="step", linewidth=1.3, color=colour, label=f"{name} ({len(scores):,})")
-    axes.axvline(cut, color="black", linestyle="--", linewidth=.8, label=f"threshold {cut:.3f}")
+        axes.hist(_log_odds(scores).clip(edges[0], edges[-1]), bins=edges,
+                  weights=np.full(len(scores), 1 / len(scores)), histtype="step", linewidth=1.3,
+                  color=colour, label=f"{name} ({len(scores):,})")
+    axes.axvline(_log_odds(cut), color="black", linestyle="--", linewidth=.8,
+                 label=f"threshold {cut:.4f}")
+    axes.set_xticks(_log_odds(ticks), [f"{tick:g}" for tick in ticks], rotation=45, fontsize=8)
     axes.set_yscale("log")
-    axes.legend(loc="upper center", frameon=False)
+    axes.set_ylim(1e-4, 30)
+    axes.legend(loc="upper left", frameon=False, fontsize=8)
     _save(path)
 
 
@@ -94,6 +120,11 @@ def bars(path, label, names, means, spreads):
     axes.set_yticks(at, names)
     axes.set_xlim(0, 1.03)
     _save(path)
+
+
+def _log_odds(score):
+    score = np.clip(np.asarray(score, float), 1e-12, 1 - 1e-12)
+    return np.log(score / (1 - score))
 
 
 def _axes(x, y):

@@ -35,7 +35,7 @@ def write(folder, results):
     designs = folder / results.name / "designs.csv"
     sections = [_head(results), _figures(results), _attacks(results), _tutorial(results),
                 _choice(results, designs), _inside(results), _limits(results), _commands()]
-    text = "\n\n".join(section.strip() for section in sections) + "\n"
+    text = "\n\n".join(report.prose(section) for section in sections) + "\n"
     export.write(folder / f"{results.name}.md", text.encode())
 
 
@@ -47,7 +47,7 @@ def plots(folder, results):
     curves = [("KDDTest+", truth, scores),
               ("KDDTest-21", data.labels(test21), run["test21"]["scores"])]
     report.roc(folder / "roc.png", curves,
-               [(f"nominal {rate:.0%}", run["test"][rate]["fpr"], run["test"][rate]["recall"])
+               [(report.percent(rate), run["test"][rate]["fpr"], run["test"][rate]["recall"])
                 for rate in results.rates])
     report.precision_recall(folder / "precision-recall.png", curves)
     report.confusion(folder / "confusion.png", truth, (scores >= cut).astype(int))
@@ -81,11 +81,11 @@ def _head(r):
 XGBoost over {len(r.design.columns)} columns of a connection that a gateway can see without reading
 payload, trained on NSL-KDD. On KDDTest+ it is right for {report.spread(main['accuracy'])} of the
 rows, at a real false-positive rate of {report.spread(main['fpr'])} (threshold set for
-{r.rate:.0%}). {r.design.rounds} trees, {r.measured['bytes']:,} bytes.
+{report.percent(r.rate)}). {r.design.rounds} trees, {r.measured['bytes']:,} bytes.
 
 | | |
 |---|---|
-| file | `{r.name}.onnx`, seed {r.seed}, fixed before the test files were scored: not the best seed |
+| file | `{r.name}.onnx`, seed {r.seed}, fixed before the test files were scored |
 | threshold | {r.runs[0]['cuts'][r.rate]:.6f} |
 | trained on | KDDTrain+, SHA-256 `{r.hashes['KDDTrain+.txt']}` |
 | reported on | KDDTest+, SHA-256 `{r.hashes['KDDTest+.txt']}` |
@@ -103,7 +103,7 @@ def _figures(r):
     for rate in (None, *r.rates):
         test = metrics.mean_sd([run["test"][rate] for run in r.runs])
         hard = metrics.mean_sd([run["test21"][rate] for run in r.runs])
-        name = ".5, usual practice" if rate is None else f"nominal {rate:.0%}"
+        name = ".5, usual practice" if rate is None else f"nominal {report.percent(rate)}"
         if rate == r.rate:
             name = f"**{name}, ships**"
         rows.append([name, *(report.spread(test[key]) for key in ("accuracy", "f1", "fpr")),
@@ -113,8 +113,8 @@ def _figures(r):
     false = []
     for rate in r.rates:
         test = metrics.mean_sd([run["test"][rate] for run in r.runs])
-        false.append([f"{rate:.0%}", report.spread(test["nominal"]), report.spread(test["fpr"]),
-                      report.spread(test["recall"]), report.spread(test["precision"])])
+        false.append([report.percent(rate), *(report.spread(test[key]) for key in
+                                              ("nominal", "fpr", "recall", "precision"))])
     return f"""
 ## Figures
 
@@ -133,7 +133,8 @@ the threshold have seen:
 The gap is a property of the data: the test normals are another mix of services than the training
 normals. Thresholds have to be set on the site's own traffic.
 
-![ROC]({r.name}/roc.png) ![precision and recall]({r.name}/precision-recall.png)
+![ROC]({r.name}/roc.png)
+![precision and recall]({r.name}/precision-recall.png)
 ![confusion]({r.name}/confusion.png) ![scores]({r.name}/scores.png)"""
 
 
@@ -143,7 +144,7 @@ def _attacks(r):
     rows = []
     for rate in (None, *r.rates):
         test = metrics.mean_sd([run["test"][rate] for run in r.runs])
-        rows.append([".5" if rate is None else f"nominal {rate:.0%}",
+        rows.append([".5" if rate is None else f"nominal {report.percent(rate)}",
                      report.spread(test["seen"]), report.spread(test["unseen"])])
     attack = label[label != "normal"]
     unseen = ~attack.isin(train)
@@ -156,7 +157,7 @@ def _attacks(r):
     return f"""
 ## Attacks seen and unseen
 
-{unseen.sum():,} of the {len(attack):,} test attacks ({unseen.mean():.0%}) are of types that
+{unseen.sum():,} of the {len(attack):,} test attacks ({unseen.mean() * 100:.0f} %) are of types that
 KDDTrain+ does not have. Recall:
 
 {report.table(["threshold", "known types", "unseen types"], rows)}
@@ -196,7 +197,7 @@ def _choice(r, designs):
 ## What was chosen, and how
 
 Leaving attacks out of KDDTrain+, nine folds: each of the four families, and five groups of types. Trees
-are fitted on 80 % of the rest, half of the other normals set the threshold at a nominal {r.rate:.0%},
+are fitted on 80 % of the rest, half of the other normals set the threshold at a nominal {report.percent(r.rate)},
 half measure the real rate. A type counts by the root of its rows, or neptune (41,214 of 58,630
 attack rows) would be the whole figure. "Recall" is the mean of the two columns before it."""
     if designs.exists():
@@ -217,7 +218,7 @@ Chosen: {r.design.rounds} rounds, depth {r.design.depth}, learning rate {r.desig
 {r.design.subsample}, columns {r.design.colsample}. One-hot columns, because ranges of codes mean
 nothing; a service has one if KDDTrain+ has at least 100 normal connections of it. Monotone: the
 score may only rise with {_list(up)}, and only fall with {_list(down)}. The other parameters are
-XGBoost's defaults. The nominal {r.rate:.0%} was fixed with the protocol."""
+XGBoost's defaults. The nominal {report.percent(r.rate)} was fixed with the protocol."""
 
 
 def _inside(r):
@@ -242,7 +243,7 @@ def _limits(r):
 
 - Traffic of 1998 in a simulated military network, with repeated rows taken out. It is a
   benchmark, not a promise for a site: calibrate on the site's traffic before acting on alerts.
-- No low-false-alarm claim: at nominal {min(r.rates):.0%} the real rate is
+- No low-false-alarm claim: at nominal {report.percent(min(r.rates))} the real rate is
   {report.share(strict['fpr'][0])} and recall {report.share(strict['recall'][0])}.
 - Guessed passwords and other attacks whose connections look like ordinary ones are weak: see the
   types above. Content features (KDD 10-22) would need payload, which gateways mostly see encrypted.

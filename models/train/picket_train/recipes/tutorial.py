@@ -28,7 +28,7 @@ def run(train, test, seed):
     x, x_own, y, y_own = train_test_split(x, y, test_size=0.2, random_state=seed, stratify=y)
     model = xgboost.XGBClassifier(n_estimators=200, max_depth=8, learning_rate=0.1,
                                   scale_pos_weight=weight, eval_metric="logloss",
-                                  random_state=seed, n_jobs=2)
+                                  random_state=seed, n_jobs=1)
     model.fit(x, y)
     own, new = model.predict_proba(x_own)[:, 1], model.predict_proba(x_test)[:, 1]
     return {

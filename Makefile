@@ -1,0 +1,53 @@
+# The two to begin with are demo and test.
+
+GO      ?= go
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+LIB     := build/lib/libonnxruntime.so
+FUZZTIME ?= 10s
+export PICKET_ONNXRUNTIME ?= $(abspath $(LIB))
+
+.PHONY: help build demo test lint fuzz bench train clean FORCE
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: build/picket $(LIB) ## build build/picket and get ONNX Runtime for it
+
+build/picket: FORCE
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/picket
+
+$(LIB): cross/onnxruntime.sh cross/onnxruntime.sha256
+	@sh cross/onnxruntime.sh build/lib
+
+demo: build ## scan a bundled capture with the bundled model
+	@build/picket scan testdata/scan.pcap.gz; code=$$?; [ $$code -eq 1 ] || exit 1
+
+test: $(LIB) ## run all tests
+	$(GO) test ./...
+
+lint: ## check format, vet and staticcheck
+	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+fuzz: $(LIB) ## run each fuzz target for FUZZTIME (10s)
+	@for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+		done; \
+	done
+
+bench: $(LIB) ## measure every stage, beside a loop that only reads
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+train: build/venv/done ## train the bundled models anew (needs Python 3.11; see models/train)
+	build/venv/bin/python -m picket_train train nslkdd $(TRAINFLAGS)
+
+build/venv/done: models/train/pyproject.toml
+	python3 -m venv build/venv
+	build/venv/bin/pip install --quiet -e models/train
+	@touch $@
+
+clean: ## delete what was built
+	rm -rf build

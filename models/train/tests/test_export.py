@@ -1,0 +1,94 @@
+"""The exporter and its gate, on a small booster."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import xgboost
+
+from picket_train import export
+
+COLUMNS = ["a", "b", "c", "d"]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    rng = np.random.default_rng(0)
+    rows = rng.lognormal(0, 3, (1000, 4)).astype(np.float32)
+    rows[rng.random(rows.shape) < .1] = np.nan
+    truth = (np.nan_to_num(rows[:, 0]) * 2 > np.nan_to_num(rows[:, 1])).astype(int)
+    booster = xgboost.train({"objective": "binary:logistic", "max_depth": 6, "base_score": .3,
+                             "nthread": 1}, xgboost.DMatrix(rows, truth), 30)
+
+    def predict(some):
+        return booster.predict(xgboost.DMatrix(some))
+
+    return rows, booster, predict
+
+
+def contract(predict, **changes):
+    golden = np.array([[0, 1, 2, 3], [1e9, 0, 0, 0]], np.float32)
+    return export.Contract(**{
+        "name": "test", "version": "1", "row": "connection", "features": COLUMNS,
+        "threshold": .5, "typical": [0.0] * 4,
+        "calibration": {"quantiles": [0, 1], "scores": [0, 1]},
+        "golden": {"rows": golden.tolist(), "scores": predict(golden).tolist()},
+        "training": {}, **changes})
+
+
+def test_parity_on_hard_rows(trained):
+    rows, booster, predict = trained
+    trees = export.from_xgboost(booster)
+    hard = export.synthetic(rows, trees, 5000, 0)
+    assert np.isnan(hard).any() and np.isinf(hard).any()
+    blob, measured = export.gate(export.tree_model(trees, contract(predict)), predict, hard)
+    assert measured["difference"] <= export.MAX_DIFFERENCE
+    assert measured["bytes"] == len(blob)
+    again, _ = export.gate(export.tree_model(trees, contract(predict)), predict, hard)
+    assert blob == again
+
+
+def test_metadata(trained):
+    _, booster, predict = trained
+    model = export.tree_model(export.from_xgboost(booster), contract(predict))
+    meta = {entry.key: entry.value for entry in model.metadata_props}
+    assert meta["picket.contract"] == "1" and json.loads(meta["picket.features"]) == COLUMNS
+    assert sorted(meta) == sorted("picket." + key for key in (
+        "contract", "name", "version", "row", "features", "input", "score", "threshold", "typical",
+        "calibration", "golden", "training"))
+
+
+def test_gate_refuses(trained):
+    rows, booster, predict = trained
+    trees = export.from_xgboost(booster)
+    good = export.tree_model(trees, contract(predict))
+    with pytest.raises(export.GateError, match="rows differ by more than"):
+        export.gate(good, lambda some: predict(some) + 1e-4, rows)
+    golden = {"rows": [[0, 0, 0, 0]], "scores": [.123]}
+    with pytest.raises(export.GateError, match="golden rows differ"):
+        export.gate(export.tree_model(trees, contract(predict, golden=golden)), predict, rows)
+    with pytest.raises(export.GateError, match="typical has 3 entries, the input 4"):
+        export.gate(export.tree_model(trees, contract(predict, typical=[0] * 3)), predict, rows)
+    with pytest.raises(export.GateError, match="threshold 1.0"):
+        export.gate(export.tree_model(trees, contract(predict, threshold=1.0)), predict, rows)
+    other = onnx.ModelProto()
+    other.CopyFrom(good)
+    other.graph.node[1].op_type = "Tanh"
+    with pytest.raises(export.GateError, match="operators .'Tanh'. are not allowed"):
+        export.gate(other, predict, rows)
+
+
+def test_gate_refuses_size(trained, monkeypatch):
+    rows, booster, predict = trained
+    monkeypatch.setattr(export, "MAX_BYTES", 1000)
+    with pytest.raises(export.GateError, match="the limit is 1,000"):
+        export.gate(export.tree_model(export.from_xgboost(booster), contract(predict)),
+                    predict, rows)
+
+
+def test_write_leaves_no_part(tmp_path):
+    export.write(tmp_path / "sub" / "m.onnx", b"1")
+    with pytest.raises(TypeError):
+        export.write(tmp_path / "sub" / "m.onnx", "text")
+    assert [(p.name, p.read_bytes()) for p in (tmp_path / "sub").iterdir()] == [("m.onnx", b"1")]
