@@ -28,7 +28,10 @@ goarch() {
 	esac
 }
 
-[ $# -ge 1 ] && [ $# -le 2 ] || die "usage: onnxruntime.sh DIR [ARCH]"
+case $# in
+1 | 2) ;;
+*) die "usage: onnxruntime.sh DIR [ARCH]" ;;
+esac
 dir=$1
 lib=$dir/libonnxruntime.so
 host=$(goarch "$(uname -m)")
@@ -79,7 +82,9 @@ if [ "$arch" = "$host" ]; then
 	done
 fi
 
-# Each from_ leaves the library in $tmp/lib or fails; what the tools said is in $tmp/log.
+# Each from_ leaves the library in $tmp/lib or fails; what the tools said is in $tmp/log. pip goes first: its package
+# is a fifth of npm's, which carries five platforms.
+# shellcheck disable=SC2317 # called by name
 from_pip() {
 	python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
 		--implementation cp --python-version 311 --abi cp311 \
@@ -89,12 +94,14 @@ from_pip() {
 		mv "$tmp/wheel/onnxruntime/capi/libonnxruntime.so.$version" "$tmp/lib"
 }
 
+# shellcheck disable=SC2317
 from_npm() {
 	(cd "$tmp" && npm pack --silent "onnxruntime-node@$version" &&
 		tar -xzf "onnxruntime-node-$version.tgz" package/bin/napi-v3/linux/x64 &&
 		mv "package/bin/napi-v3/linux/x64/libonnxruntime.so.$version" lib)
 }
 
+# shellcheck disable=SC2317
 from_go() {
 	mod=$(go mod download -json "$wrapper" | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",*$/\1/p') &&
 		cp "$mod/test_data/onnxruntime_arm64.so" "$tmp/lib"

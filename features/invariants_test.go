@@ -31,6 +31,13 @@ const (
 
 func (r *kddRow) flag() Flag { return Flag(r[fFlag]) }
 
+// set takes the values of a Row, float32 but whole or of two decimals.
+func (r *kddRow) set(values []float32) {
+	for i, x := range values {
+		r[i] = math.Round(float64(x)*100) / 100
+	}
+}
+
 // view is one window of a row.
 type view struct {
 	n, srv                        float64
@@ -119,7 +126,7 @@ var invariants = []struct {
 	}), 0, ""},
 	{"distinct services", both(func(_ *kddRow, w *view) bool { return distinctOf(w.diff, w.n*w.same, w.n*off, w.n) }), 0, ""},
 	{"distinct hosts", both(func(_ *kddRow, w *view) bool { return distinctOf(w.diffHost, w.n*w.same, w.n*off, w.srv) }), 0, ""},
-	// 199/200 is 1.00: so it is in 637 rows of the time window, 2,448 of the host window.
+	// 199/200 is 1.00: so it is in 637 rows of the time window, 2,680 of the host window.
 	{"one service has no others", both(func(_ *kddRow, w *view) bool { return w.same < 1 || w.diff == 0 || w.n >= 200 }), 0, ""},
 	{"rates are fractions", both(func(_ *kddRow, w *view) bool {
 		return fraction(w.sErr, w.n) && fraction(w.rErr, w.n) && fraction(w.same, w.n) && fraction(w.diff, w.n) && fraction(w.srcPort, w.n) &&
@@ -131,7 +138,8 @@ var invariants = []struct {
 	{"SH carries nothing", func(r *kddRow) bool { return r.flag() != SH || r[fSrcBytes]+r[fDstBytes] == 0 }, 0, ""},
 	{"RSTOS0 is not answered", func(r *kddRow) bool { return r.flag() != RSTOS0 || r[fDstBytes] == 0 }, 0, ""},
 	{"UDP and ICMP are SF", func(r *kddRow) bool { return r[fProtocol] != codeUDP && r[fProtocol] != codeICMP || r.flag() == SF }, 0, ""},
-	{"TCP has no wrong fragments", func(r *kddRow) bool { return r[fProtocol] != codeTCP || r[fWrongFragment] == 0 }, 0, ""},
+	{"TCP has no wrong fragments", func(r *kddRow) bool { return r[fProtocol] != codeTCP || r[fWrongFragment] == 0 }, 0,
+		"its only attacks with fragments use UDP (teardrop) and ICMP (ping of death)"},
 }
 
 // violations counts the rows that break each invariant.
@@ -226,9 +234,7 @@ func TestInvariantsOfCaptures(t *testing.T) {
 		}
 		defer f.Close()
 		tr := newTracker(t, Config{Columns: kdd28}, func(row *Row) {
-			for i, x := range row.Values {
-				r[i] = math.Round(float64(x)*100) / 100 // a float32, but whole or of two decimals
-			}
+			r.set(row.Values)
 			flags[row.Flag]++
 			v.check(&r)
 			rows++

@@ -170,9 +170,9 @@ func (r *rower) row(c *conn, time int64, ended bool) *Row {
 	s.flag = c.flag()
 	s.duration = math.Trunc(float64(c.last-c.start) / 1e9)
 	s.src, s.dst = float64(c.dir[originator].payload), float64(c.dir[responder].payload)
-	if s.flag == S0 || s.flag == SH {
-		// Nobody took it: 36,860 of the 36,864 S0 rows of NSL-KDD and all of the
-		// SH rows have no bytes.
+	if s.flag == S0 || s.flag == REJ || s.flag == SH {
+		// Nobody took it: all but 4 of NSL-KDD's 36,864 S0 rows, and all REJ and SH
+		// rows, have no bytes.
 		s.src, s.dst = 0, 0
 	}
 	err := s.flag.errorKind()

@@ -62,12 +62,13 @@ type end struct {
 	port uint16
 }
 
-// key returns the key of a packet from src to dst and whether src is its hi.
-func key(src, dst end, proto uint8) (connKey, bool) {
-	if dst.less(&src) {
-		return connKey{dst.addr, src.addr, dst.port, src.port, proto}, true
+// set makes k the key of a packet from src to dst and returns whether src is its hi.
+func (k *connKey) set(src, dst *end, proto uint8) (hi bool) {
+	if hi = dst.less(src); hi {
+		src, dst = dst, src
 	}
-	return connKey{src.addr, dst.addr, src.port, dst.port, proto}, false
+	k.lo, k.hi, k.loPort, k.hiPort, k.proto = src.addr, dst.addr, src.port, dst.port, proto
+	return hi
 }
 
 func (e *end) less(f *end) bool {
@@ -184,7 +185,7 @@ type Config struct {
 	MaxConnections int
 }
 
-// DefaultMaxConnections takes about 14 MB when full.
+// DefaultMaxConnections takes about 18 MB when full.
 const DefaultMaxConnections = 1 << 16
 
 // Stats counts what a Tracker did.
@@ -256,7 +257,8 @@ func (t *Tracker) Add(p *capture.Packet) {
 	if p.HasQuote && t.addError(p) {
 		return
 	}
-	k, hi := key(src, dst, p.Proto)
+	var k connKey
+	hi := k.set(&src, &dst, p.Proto)
 	hash := hashKey(&k)
 	i := t.conns.find(&k, hash)
 	if i >= 0 && p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN {
@@ -305,7 +307,8 @@ func (t *Tracker) addError(p *capture.Packet) bool {
 		src.port = icmpPort(q.Proto, q.ICMPType, 0, q.ICMPID)
 		dst.port = src.port
 	}
-	k, hi := key(src, dst, q.Proto)
+	var k connKey
+	hi := k.set(&src, &dst, q.Proto)
 	i := t.conns.find(&k, hashKey(&k))
 	if i < 0 {
 		return false

@@ -84,8 +84,6 @@ func newWindow(span int64, limit int, ports bool) *window {
 	return w
 }
 
-func (w *window) at(i int) *visit { return &w.ring[(w.head+i)&(len(w.ring)-1)] }
-
 // windowStats are the counts of one connection's window, itself included.
 type windowStats struct {
 	host, serv  tally

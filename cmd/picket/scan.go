@@ -138,9 +138,9 @@ func (o *outlets) close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), o.wait)
 	defer cancel()
-	n, err := o.mqtt.Close(ctx)
-	if n += o.unsent; n > 0 {
-		return errors.Join(o.err, fmt.Errorf("%d events not acknowledged by the broker: %w", n, err))
+	_, err := o.mqtt.Close(ctx)
+	if o.unsent > 0 {
+		err = errors.Join(fmt.Errorf("%d events not sent, as the broker took none for %v", o.unsent, o.wait), err)
 	}
-	return o.err
+	return errors.Join(o.err, err)
 }

@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,19 +13,17 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"github.com/picket-ids/picket/internal/brokertest"
 )
 
-// patience bounds every wait on another process, on a machine that is busy.
-const patience = 20 * time.Second
+const patience = brokertest.Patience
 
 // fast reconnects within milliseconds.
 var fast = timing{
@@ -64,206 +61,8 @@ func leaked() string {
 	}
 }
 
-// tool finds a program of the mosquitto packages, or skips the test.
-func tool(t testing.TB, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} {
-			if p, e := exec.LookPath(filepath.Join(dir, name)); e == nil {
-				return p
-			}
-		}
-		const reason = "%s is not installed (apt install mosquitto mosquitto-clients)"
-		if os.Getenv("CI_REQUIRE_MOSQUITTO") == "1" {
-			t.Fatalf(reason, name)
-		}
-		t.Skipf(reason, name)
-	}
-	return path
-}
-
-// mosquitto is a broker of its own process on a loopback port.
-type mosquitto struct {
-	t    testing.TB
-	addr string
-	conf string
-	cmd  *exec.Cmd
-	gone chan struct{} // closed when the process has ended
-
-	suback chan struct{} // receives when the broker has granted a subscription
-}
-
-// startMosquitto starts a broker whose listener has the given further lines of
-// configuration, "allow_anonymous true" unless one of them says otherwise.
-func startMosquitto(t testing.TB, lines ...string) *mosquitto {
-	t.Helper()
-	tool(t, "mosquitto")
-	more := strings.Join(lines, "\n")
-	if !strings.Contains(more, "allow_anonymous") {
-		more += "\nallow_anonymous true"
-	}
-	dir := t.TempDir()
-	m := &mosquitto{t: t, suback: make(chan struct{}, 100), conf: filepath.Join(dir, "mosquitto.conf")}
-	t.Cleanup(m.kill)
-	var err error
-	for range 5 { // the free port may be taken before mosquitto binds it
-		m.addr = freeAddr(t)
-		_, port, _ := net.SplitHostPort(m.addr)
-		conf := "log_dest stderr\nlog_type all\npersistence true\npersistence_location " + dir + "/\n" +
-			"max_queued_messages 0\nlistener " + port + " 127.0.0.1\n" + more + "\n"
-		if os.Geteuid() == 0 {
-			conf = "user root\n" + conf // else it drops to a user who cannot read dir
-		}
-		if err := os.WriteFile(m.conf, []byte(conf), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err = m.start(); err == nil {
-			return m
-		}
-	}
-	t.Fatal(err)
-	return nil
-}
-
-// start returns when the broker says that it runs.
-func (m *mosquitto) start() error {
-	m.t.Helper()
-	cmd := exec.Command(tool(m.t, "mosquitto"), "-c", m.conf)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	m.cmd, m.gone = cmd, make(chan struct{})
-	running := make(chan struct{})
-	var log strings.Builder
-	go func(gone chan struct{}) {
-		defer close(gone)
-		defer cmd.Wait()
-		up := false
-		for sc := bufio.NewScanner(stderr); sc.Scan(); {
-			if up {
-				if strings.Contains(sc.Text(), ": Sending SUBACK to ") {
-					m.suback <- struct{}{}
-				}
-				continue
-			}
-			log.WriteString(sc.Text() + "\n")
-			if up = strings.HasSuffix(sc.Text(), " running"); up {
-				close(running)
-			}
-		}
-	}(m.gone)
-	select {
-	case <-running:
-		return nil
-	case <-m.gone:
-		return fmt.Errorf("mosquitto ended at its start:\n%s", log.String())
-	case <-time.After(patience):
-		m.kill()
-		return fmt.Errorf("mosquitto does not start within %v", patience)
-	}
-}
-
-// shutDown ends the broker so that it saves its sessions.
-func (m *mosquitto) shutDown() {
-	m.t.Helper()
-	m.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-m.gone:
-	case <-time.After(patience):
-		m.kill()
-		m.t.Error("mosquitto did not end on SIGTERM")
-	}
-}
-
-func (m *mosquitto) kill() {
-	if m.cmd != nil {
-		m.cmd.Process.Kill()
-		<-m.gone
-	}
-}
-
-func (m *mosquitto) config() Config {
-	return Config{URL: "mqtt://" + m.addr, Gateway: "gw-17"}
-}
-
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// subscriber is a mosquitto_sub with a persistent session at QoS 1.
-type subscriber struct {
-	payloads chan string
-}
-
-// subscribe returns when the broker has granted the subscription.
-func subscribe(t testing.TB, m *mosquitto, topic string) *subscriber {
-	t.Helper()
-	host, port, _ := net.SplitHostPort(m.addr)
-	cmd := exec.Command(tool(t, "mosquitto_sub"), "-h", host, "-p", port,
-		"-i", "subscriber", "-c", "-q", "1", "-t", topic, "-F", "MESSAGE %r %t %p")
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	s := &subscriber{payloads: make(chan string, 1<<16)}
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		defer cmd.Wait()
-		for sc := bufio.NewScanner(stdout); sc.Scan(); {
-			if p, ok := strings.CutPrefix(sc.Text(), "MESSAGE "); ok {
-				s.payloads <- p
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-gone
-	})
-	select {
-	case <-m.suback:
-	case <-gone:
-		t.Fatal("mosquitto_sub ended before its subscription")
-	case <-time.After(patience):
-		t.Fatal("mosquitto_sub got no subscription")
-	}
-	return s
-}
-
-// want reads until n different messages have come and returns how many came twice
-// or more; what arrives is checked by ok.
-func (s *subscriber) want(t *testing.T, n int, ok func(string) bool) (duplicates int) {
-	t.Helper()
-	seen := map[string]bool{}
-	for deadline := time.After(patience); len(seen) < n; {
-		select {
-		case p := <-s.payloads:
-			if !ok(p) {
-				t.Fatalf("unexpected message %q", p)
-			}
-			if seen[p] {
-				duplicates++
-			}
-			seen[p] = true
-		case <-deadline:
-			t.Fatalf("%d of %d messages arrived", len(seen), n)
-		}
-	}
-	return duplicates
+func config(m *brokertest.Mosquitto) Config {
+	return Config{URL: "mqtt://" + m.Addr, Gateway: "gw-17"}
 }
 
 // fakeBroker serves each connection with one of the scripts, in turn.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"github.com/picket-ids/picket/internal/brokertest"
 )
 
 func within(t testing.TB, d time.Duration) context.Context {
@@ -37,9 +38,9 @@ func receive[T any](t *testing.T, what string, ch <-chan T) T {
 func TestRoundTripToIndependentSubscriber(t *testing.T) {
 	t.Parallel()
 	const n = 1000
-	m := startMosquitto(t)
-	sub := subscribe(t, m, "picket/gw-17/event")
-	c := mustDial(t, m.config(), fast)
+	m := brokertest.Start(t)
+	sub := m.Subscribe(t, "picket/gw-17/event")
+	c := mustDial(t, config(m), fast)
 	var acked atomic.Int64
 	ctx := within(t, patience)
 	for i := range n {
@@ -55,7 +56,7 @@ func TestRoundTripToIndependentSubscriber(t *testing.T) {
 		t.Errorf("%d of %d messages acknowledged", acked.Load(), n)
 	}
 	next := 0
-	if dup := sub.want(t, n, func(p string) bool {
+	if dup := sub.Want(t, n, func(p string) bool {
 		ok := p == fmt.Sprintf("0 picket/gw-17/event %d", next)
 		next++
 		return ok // in order, none twice
@@ -72,8 +73,8 @@ func TestRoundTripToIndependentSubscriber(t *testing.T) {
 
 func TestRetainedAndQoS0(t *testing.T) {
 	t.Parallel()
-	m := startMosquitto(t)
-	c := mustDial(t, m.config(), fast)
+	m := brokertest.Start(t)
+	c := mustDial(t, config(m), fast)
 	ctx := within(t, patience)
 	for _, msg := range []Message{
 		{Topic: c.Topic("a"), Payload: []byte("kept"), QoS: 1, Retained: true},
@@ -87,16 +88,16 @@ func TestRetainedAndQoS0(t *testing.T) {
 	if left, err := c.Close(ctx); left != 0 || err != nil {
 		t.Fatalf("Close = %d, %v", left, err)
 	}
-	subscribe(t, m, "picket/#").want(t, 2, func(p string) bool {
+	m.Subscribe(t, "picket/#").Want(t, 2, func(p string) bool {
 		return p == "1 picket/gw-17/a kept" || p == "1 picket/gw-17/b kept"
 	})
 }
 
 func TestBrokerRestartLosesNothing(t *testing.T) {
 	t.Parallel()
-	m := startMosquitto(t)
-	sub := subscribe(t, m, "picket/#")
-	c := mustDial(t, m.config(), fast)
+	m := brokertest.Start(t)
+	sub := m.Subscribe(t, "picket/#")
+	c := mustDial(t, config(m), fast)
 	ctx := within(t, patience)
 	var acked atomic.Int64
 	some, stopped := make(chan struct{}), make(chan struct{})
@@ -129,10 +130,10 @@ func TestBrokerRestartLosesNothing(t *testing.T) {
 		}
 	}()
 	receive(t, "acknowledgements", some)
-	m.shutDown()
+	m.Stop()
 	before := acked.Load()
 	close(stopped)
-	if err := m.start(); err != nil {
+	if err := m.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	all := receive(t, "Publish of all", published)
@@ -145,17 +146,17 @@ func TestBrokerRestartLosesNothing(t *testing.T) {
 	if acked.Load() != int64(all.n) {
 		t.Errorf("%d acknowledgements of %d messages", acked.Load(), all.n)
 	}
-	dup := sub.want(t, all.n, func(p string) bool { return strings.HasPrefix(p, "0 picket/gw-17/event ") })
+	dup := sub.Want(t, all.n, func(p string) bool { return strings.HasPrefix(p, "0 picket/gw-17/event ") })
 	t.Logf("%d messages, the broker stopped after %d acknowledgements; %d duplicates at the subscriber", all.n, before, dup)
 }
 
 func TestBrokerNeverBack(t *testing.T) {
 	t.Parallel()
-	m := startMosquitto(t)
-	config := m.config()
+	m := brokertest.Start(t)
+	config := config(m)
 	config.InFlight = 10
 	c := mustDial(t, config, fast)
-	m.shutDown()
+	m.Stop()
 	for i := range 10 {
 		err := c.Publish(within(t, patience), Message{Topic: c.Topic(TopicEvent), Payload: fmt.Append(nil, i), QoS: 1,
 			Acked: func() { t.Error("acknowledged by a broker that is gone") }})
@@ -165,7 +166,7 @@ func TestBrokerNeverBack(t *testing.T) {
 	}
 	// The window is full: Publish waits for its context, no longer.
 	err := c.Publish(within(t, 200*time.Millisecond), Message{Topic: "t", QoS: 1})
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), m.addr) {
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), m.Addr) {
 		t.Errorf("Publish with a full window = %v", err)
 	}
 	began := time.Now()
@@ -210,6 +211,10 @@ func TestNoFalseAcknowledgement(t *testing.T) {
 				if p := readPublish(c); p != nil {
 					ids = append(ids, p.MessageID)
 				}
+			}
+			if len(ids) < n {
+				t.Errorf("%d of %d messages sent again", len(ids), n)
+				return
 			}
 			puback(c, ids[4])
 			puback(c, ids[2])
@@ -339,10 +344,10 @@ func TestQoS0Offline(t *testing.T) {
 
 func TestWebSocket(t *testing.T) {
 	t.Parallel()
-	m := startMosquitto(t, "protocol websockets",
-		"listener "+strings.TrimPrefix(freeAddr(t), "127.0.0.1:")+" 127.0.0.1") // mosquitto 2.0.11 ends without a plain one
-	config := m.config()
-	config.URL = "ws://" + m.addr
+	m := brokertest.Start(t, "protocol websockets",
+		"listener "+strings.TrimPrefix(brokertest.FreeAddr(t), "127.0.0.1:")+" 127.0.0.1") // mosquitto 2.0.11 ends without a plain one
+	config := config(m)
+	config.URL = "ws://" + m.Addr
 	config.KeepAlive = time.Second
 	c := mustDial(t, config, fast)
 	ctx := within(t, patience)
@@ -394,15 +399,15 @@ func TestDialErrors(t *testing.T) {
 	}
 	withPassword := func(t *testing.T) Config {
 		passwords := filepath.Join(t.TempDir(), "passwords")
-		if out, err := exec.Command(tool(t, "mosquitto_passwd"), "-b", "-c", passwords, "gw", "secret").CombinedOutput(); err != nil {
+		if out, err := exec.Command(brokertest.Tool(t, "mosquitto_passwd"), "-b", "-c", passwords, "gw", "secret").CombinedOutput(); err != nil {
 			t.Fatalf("mosquitto_passwd: %v: %s", err, out)
 		}
-		return startMosquitto(t, "allow_anonymous false", "password_file "+passwords).config()
+		return config(brokertest.Start(t, "allow_anonymous false", "password_file "+passwords))
 	}
 	withTLS := func(t *testing.T, more ...string) (Config, *pki) {
 		p := newPKI(t)
 		p.issueServer("server", x509.Certificate{})
-		c := startMosquitto(t, p.listener("server", more...)...).config()
+		c := config(brokertest.Start(t, p.listener("server", more...)...))
 		c.URL = strings.Replace(c.URL, "mqtt:", "mqtts:", 1)
 		c.CAFile = p.path("ca.crt")
 		return c, p
@@ -416,7 +421,7 @@ func TestDialErrors(t *testing.T) {
 		want   []string // all in the error; none: Dial succeeds
 	}{
 		{"connection refused", func(t *testing.T) Config {
-			return Config{URL: "mqtt://" + freeAddr(t), Gateway: "g"}
+			return Config{URL: "mqtt://" + brokertest.FreeAddr(t), Gateway: "g"}
 		}, []string{"connection refused", "start the broker"}},
 		{"password right, from a file", func(t *testing.T) Config {
 			c := withPassword(t)
@@ -448,7 +453,7 @@ func TestDialErrors(t *testing.T) {
 		{"TLS, expired certificate", func(t *testing.T) Config {
 			p := newPKI(t)
 			p.issueServer("old", x509.Certificate{NotBefore: time.Unix(1e9, 0), NotAfter: time.Date(2020, 2, 3, 4, 5, 6, 0, time.UTC)})
-			c := startMosquitto(t, p.listener("old")...).config()
+			c := config(brokertest.Start(t, p.listener("old")...))
 			c.URL = strings.Replace(c.URL, "mqtt:", "mqtts:", 1)
 			c.CAFile = p.path("ca.crt")
 			return c
@@ -485,7 +490,7 @@ func TestDialErrors(t *testing.T) {
 			return c
 		}, []string{"write mqtts://"}},
 		{"TLS to a clear text port", func(t *testing.T) Config {
-			c := startMosquitto(t).config()
+			c := config(brokertest.Start(t))
 			c.URL = strings.Replace(c.URL, "mqtt:", "mqtts:", 1)
 			return c
 		}, []string{"no TLS on this port", "write mqtt://"}},
@@ -573,10 +578,10 @@ func TestDialObeysContext(t *testing.T) {
 }
 
 func BenchmarkPublishQoS1(b *testing.B) {
-	m := startMosquitto(b)
+	m := brokertest.Start(b)
 	for _, window := range []int{16, 64, 256, 1024} {
 		b.Run(fmt.Sprintf("window=%d", window), func(b *testing.B) {
-			config := m.config()
+			config := config(m)
 			config.InFlight = window
 			c := mustDial(b, config, defaultTiming)
 			payload := make([]byte, 1000) // about an event

@@ -77,7 +77,8 @@ type Config struct {
 	Logger *slog.Logger // one line per change of connection; nil: silent
 }
 
-// AddFlags adds the flags of all fields but Gateway, which more than MQTT needs.
+// AddFlags adds flags for all fields but Gateway, which more than MQTT needs,
+// InFlight and Logger.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.URL, "mqtt", c.URL, "publish events to this broker: mqtt[s]://[user@]host[:port] or ws[s]://host/path (empty: do not publish)")
 	fs.StringVar(&c.Username, "mqtt-username", c.Username, "user name at the broker (empty: the URL's, or $"+EnvUsername+")")

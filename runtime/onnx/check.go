@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// allowedOps are the operators that a detector may use, all of bounded time and memory: no control flow, nothing
-// that repeats or expands a tensor by a count in its data. TreeEnsembleClassifier and TreeEnsemble are
-// left out because ONNX Runtime 1.21 crashes on corrupt ones most (docs: export trees as regressors).
+// allowedOps are the operators that a detector may use: no control flow, nothing that expands a tensor by a count in
+// its data. TreeEnsembleClassifier and TreeEnsemble are left out because corrupt ones
+// crash ONNX Runtime 1.21 most.
 var allowedOps = map[string]bool{
 	"ai.onnx.ml.TreeEnsembleRegressor": true, "ai.onnx.ml.Scaler": true, "ai.onnx.ml.Imputer": true,
 	"Abs": true, "Add": true, "And": true, "BatchNormalization": true, "Cast": true, "Clip": true,
@@ -44,9 +44,10 @@ const (
 	maxDepth    = 256      // of a tree: ONNX Runtime builds them by recursion on the C stack
 )
 
-// check refuses a graph that could make ONNX Runtime crash, hang, read other files or need unbounded memory:
-// it knew 2,000 byte-level variants of good models. It does not judge what the model
-// computes. columns is the width of the graph's input.
+// check refuses a graph that could make ONNX Runtime crash, loop or read other files. Of 6,000 byte-level variants of
+// four models it let 2,586 through, and none of them killed the process. It does not judge what
+// a model computes, nor bound the tensors between operators: a stranger's model is best first run
+// in a process of its own. columns is the width of the graph's input.
 func (m *modelProto) check(input string, columns int) error {
 	for domain := range m.opsets {
 		if domain != "" && domain != "ai.onnx" && domain != "ai.onnx.ml" {

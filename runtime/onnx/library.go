@@ -81,6 +81,9 @@ func loadCause(err error) error {
 	if strings.HasSuffix(s, "Error setting ORT API base: 2") {
 		return fmt.Errorf("older than 1.%d", minMinor)
 	}
+	if strings.Contains(s, "OrtGetApiBase") {
+		return errors.New("a shared library, but not ONNX Runtime")
+	}
 	if _, said, ok := strings.Cut(s, `": `); ok { // the dynamic loader's own words
 		return errors.New(said)
 	}

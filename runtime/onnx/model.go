@@ -17,6 +17,8 @@ import (
 	"strings"
 )
 
+const maxFeatures = 4096
+
 // Metadata is what a model says of itself: the picket.* properties of the file.
 type Metadata struct {
 	Name     string
@@ -153,10 +155,14 @@ func (m *Model) readMetadata(meta map[string]string) error {
 		bad("row", "is %.20q, not connection or packet", m.Row)
 	}
 	decode("features", "a JSON array of names", &m.Features)
+	if n := len(m.Features); n == 0 || n > maxFeatures {
+		bad("features", "names %d columns, not 1 to %d", n, maxFeatures)
+	}
 	seen := map[string]bool{}
 	for i, f := range m.Features {
 		if f == "" || seen[f] {
 			bad("features", "has %.40q again or empty in column %d", f, i+1)
+			break
 		}
 		seen[f] = true
 	}

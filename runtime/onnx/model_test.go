@@ -78,6 +78,8 @@ func TestContract(t *testing.T) {
 	for _, c := range []struct{ key, value, want string }{
 		{"features", "", `picket.features is empty`},
 		{"features", "-", `no picket.features: not a Picket model (see "picket model show")`},
+		{"features", "[]", "picket.features names 0 columns, not 1 to 4096"},
+		{"features", "null", "picket.features names 0 columns"},
 		{"features", `{"a":1}`, "picket.features is not a JSON array of names"},
 		{"features", `["a","b","a","d","e"]`, `picket.features has "a" again or empty in column 3`},
 		{"features", `["a","b","c","d"]`, "picket.typical has 5 values for 4 features"},

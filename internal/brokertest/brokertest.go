@@ -1,0 +1,218 @@
+// Package brokertest starts real MQTT brokers and subscribers for tests.
+package brokertest
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Patience bounds every wait on another process, on a machine that is busy.
+const Patience = 20 * time.Second
+
+// Tool finds a program of the mosquitto packages, or skips the test.
+func Tool(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} {
+			if p, e := exec.LookPath(filepath.Join(dir, name)); e == nil {
+				return p
+			}
+		}
+		const reason = "%s is not installed (apt install mosquitto mosquitto-clients)"
+		if os.Getenv("CI_REQUIRE_MOSQUITTO") == "1" {
+			t.Fatalf(reason, name)
+		}
+		t.Skipf(reason, name)
+	}
+	return path
+}
+
+// Mosquitto is a broker of its own process on a loopback port.
+type Mosquitto struct {
+	t    testing.TB
+	Addr string // host:port of its listener
+	conf string
+	cmd  *exec.Cmd
+	gone chan struct{} // closed when the process has ended
+
+	suback chan struct{} // receives when the broker has granted a subscription
+}
+
+// Start starts a broker whose listener has the given further lines of
+// configuration, "allow_anonymous true" unless one of them says otherwise.
+func Start(t testing.TB, lines ...string) *Mosquitto {
+	t.Helper()
+	Tool(t, "mosquitto")
+	more := strings.Join(lines, "\n")
+	if !strings.Contains(more, "allow_anonymous") {
+		more += "\nallow_anonymous true"
+	}
+	dir := t.TempDir()
+	m := &Mosquitto{t: t, suback: make(chan struct{}, 100), conf: filepath.Join(dir, "mosquitto.conf")}
+	t.Cleanup(m.Kill)
+	var err error
+	for range 5 { // the free port may be taken before mosquitto binds it
+		m.Addr = FreeAddr(t)
+		_, port, _ := net.SplitHostPort(m.Addr)
+		conf := "log_dest stderr\nlog_type all\npersistence true\npersistence_location " + dir + "/\n" +
+			"max_queued_messages 0\nlistener " + port + " 127.0.0.1\n" + more + "\n"
+		if os.Geteuid() == 0 {
+			conf = "user root\n" + conf // else it drops to a user who cannot read dir
+		}
+		if err := os.WriteFile(m.conf, []byte(conf), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err = m.Restart(); err == nil {
+			return m
+		}
+	}
+	t.Fatal(err)
+	return nil
+}
+
+// Restart starts the broker again and returns when the broker says that it runs.
+func (m *Mosquitto) Restart() error {
+	m.t.Helper()
+	cmd := exec.Command(Tool(m.t, "mosquitto"), "-c", m.conf)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	m.cmd, m.gone = cmd, make(chan struct{})
+	running := make(chan struct{})
+	var log strings.Builder
+	go func(gone chan struct{}) {
+		defer close(gone)
+		defer cmd.Wait()
+		up := false
+		for sc := bufio.NewScanner(stderr); sc.Scan(); {
+			if up {
+				if strings.Contains(sc.Text(), ": Sending SUBACK to ") {
+					m.suback <- struct{}{}
+				}
+				continue
+			}
+			log.WriteString(sc.Text() + "\n")
+			if up = strings.HasSuffix(sc.Text(), " running"); up {
+				close(running)
+			}
+		}
+	}(m.gone)
+	select {
+	case <-running:
+		return nil
+	case <-m.gone:
+		return fmt.Errorf("mosquitto ended at its start:\n%s", log.String())
+	case <-time.After(Patience):
+		m.Kill()
+		return fmt.Errorf("mosquitto does not start within %v", Patience)
+	}
+}
+
+// Stop ends the broker so that it saves its sessions.
+func (m *Mosquitto) Stop() {
+	m.t.Helper()
+	m.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-m.gone:
+	case <-time.After(Patience):
+		m.Kill()
+		m.t.Error("mosquitto did not end on SIGTERM")
+	}
+}
+
+// Kill ends the broker without a chance to save anything.
+func (m *Mosquitto) Kill() {
+	if m.cmd != nil {
+		m.cmd.Process.Kill()
+		<-m.gone
+	}
+}
+
+// FreeAddr returns a loopback address that nothing listened on just now.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Subscriber is a mosquitto_sub with a persistent session at QoS 1.
+type Subscriber struct {
+	Payloads chan string // "<retained> <topic> <payload>"
+}
+
+// Subscribe starts one and returns when the broker has granted the subscription.
+func (m *Mosquitto) Subscribe(t testing.TB, topic string) *Subscriber {
+	t.Helper()
+	host, port, _ := net.SplitHostPort(m.Addr)
+	cmd := exec.Command(Tool(t, "mosquitto_sub"), "-h", host, "-p", port,
+		"-i", "subscriber", "-c", "-q", "1", "-t", topic, "-F", "MESSAGE %r %t %p")
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s := &Subscriber{Payloads: make(chan string, 1<<16)}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		defer cmd.Wait()
+		for sc := bufio.NewScanner(stdout); sc.Scan(); {
+			if p, ok := strings.CutPrefix(sc.Text(), "MESSAGE "); ok {
+				s.Payloads <- p
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-gone
+	})
+	select {
+	case <-m.suback:
+	case <-gone:
+		t.Fatal("mosquitto_sub ended before its subscription")
+	case <-time.After(Patience):
+		t.Fatal("mosquitto_sub got no subscription")
+	}
+	return s
+}
+
+// Want reads until n different messages have come and returns how many came twice
+// or more; what arrives is checked by ok.
+func (s *Subscriber) Want(t testing.TB, n int, ok func(string) bool) (duplicates int) {
+	t.Helper()
+	seen := map[string]bool{}
+	for deadline := time.After(Patience); len(seen) < n; {
+		select {
+		case p := <-s.Payloads:
+			if !ok(p) {
+				t.Fatalf("unexpected message %q", p)
+			}
+			if seen[p] {
+				duplicates++
+			}
+			seen[p] = true
+		case <-deadline:
+			t.Fatalf("%d of %d messages arrived", len(seen), n)
+		}
+	}
+	return duplicates
+}
