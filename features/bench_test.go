@@ -4,12 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"runtime"
 	"testing"
 
 	"github.com/picket-ids/picket/capture"
+	"github.com/picket-ids/picket/internal/datatest"
 )
 
 // benchColumns are those of the largest model that ships.
@@ -131,25 +130,16 @@ func readFrames(t testing.TB, path string) (fs []capture.Frame) {
 }
 
 // BenchmarkTraffic measures the stages on frames in memory: generated ones, and
-// the lab's when PICKET_DATA or ../shared/data has them.
+// the lab's.
 func BenchmarkTraffic(b *testing.B) {
-	sources := map[string]func(*testing.B) []capture.Frame{
-		"mixed": func(*testing.B) []capture.Frame { return mixedTraffic(20_000) },
-		"lab": func(b *testing.B) []capture.Frame {
-			root := os.Getenv("PICKET_DATA")
-			if root == "" {
-				root = "../../shared/data"
-			}
-			path := filepath.Join(root, "captures", "lab", "A-lan.pcap")
-			if _, err := os.Stat(path); err != nil {
-				b.Skip(err)
-			}
-			return readFrames(b, path)
-		},
-	}
 	for _, source := range []string{"mixed", "lab"} {
 		b.Run(source, func(b *testing.B) {
-			fs := sources[source](b)
+			var fs []capture.Frame
+			if source == "lab" {
+				fs = readFrames(b, datatest.Data(b, "captures", "lab", "A-lan.pcap"))
+			} else {
+				fs = mixedTraffic(20_000)
+			}
 			b.Run("decode", func(b *testing.B) { benchmark(b, fs, false, nil) })
 			b.Run("decode+track", func(b *testing.B) { benchmark(b, fs, true, nil) })
 			b.Run("decode+track+rows", func(b *testing.B) { benchmark(b, fs, true, benchColumns) })
@@ -182,12 +172,9 @@ func benchmark(b *testing.B, fs []capture.Frame, track bool, columns []string) {
 	rows = 0
 	b.ReportAllocs()
 	b.SetBytes(int64(octets))
-	runtime.LockOSThread()
-	cpu := cpuNow()
 	for b.Loop() {
 		pass()
 	}
-	b.ReportMetric(float64(cpuNow()-cpu)/float64(b.N*len(fs)), "cpu-ns/packet")
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(fs)), "ns/packet")
 	b.ReportMetric(float64(rows)/float64(b.N*len(fs)), "rows/packet")
 }
@@ -212,8 +199,6 @@ func BenchmarkSYNFlood(b *testing.B) {
 			runtime.ReadMemStats(&before)
 			tr := newTracker(b, Config{Columns: columns}, func(*Row) { rows++ })
 			b.ReportAllocs()
-			runtime.LockOSThread()
-			cpu := cpuNow()
 			for b.Loop() {
 				for i := range uint32(n) {
 					x := (i * 0x9e3779b1) & 0xffffff // a permutation: every source once in 2^24
@@ -224,7 +209,6 @@ func BenchmarkSYNFlood(b *testing.B) {
 					}
 				}
 			}
-			b.ReportMetric(float64(cpuNow()-cpu)/float64(b.N*n), "cpu-ns/packet")
 			runtime.GC()
 			runtime.ReadMemStats(&after)
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/packet")

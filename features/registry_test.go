@@ -131,3 +131,24 @@ func TestServices(t *testing.T) {
 		}
 	}
 }
+
+func TestNames(t *testing.T) {
+	for _, tc := range []struct {
+		feature string
+		value   float64
+		want    string
+	}{{"flag", 1, "S0"}, {"protocol_type", 0, "tcp"}, {"flag", 11, ""}, {"flag", -1, ""}, {"flag", .5, ""}, {"count", 1, ""}, {"none", 0, ""}} {
+		if got := ValueName(tc.feature, tc.value); got != tc.want {
+			t.Errorf("%s %v: %q, want %q", tc.feature, tc.value, got, tc.want)
+		}
+	}
+	for _, tc := range []struct {
+		proto uint8
+		port  uint16
+		want  string
+	}{{6, 1883, "mqtt"}, {132, 38412, "ngap"}, {17, 2152, "gtp-u"}, {17, 9, ""}, {1, 80, ""}} {
+		if got := ServiceName(tc.proto, tc.port); got != tc.want {
+			t.Errorf("%d/%d: %q, want %q", tc.proto, tc.port, got, tc.want)
+		}
+	}
+}

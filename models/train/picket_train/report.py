@@ -45,7 +45,7 @@ def prose(text, width=100):
             continue
         items = re.split(r"\n(?=- )", block)
         out.append("\n".join(textwrap.fill(
-            item, width, subsequent_indent="  " if item.startswith("- ") else "",
+            " ".join(item.split()), width, subsequent_indent="  " if item.startswith("- ") else "",
             break_long_words=False, break_on_hyphens=False) for item in items))
     return "\n\n".join(out)
 
