@@ -7,6 +7,7 @@ package features
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -81,34 +82,33 @@ var byName = func() map[string]*Feature {
 	return m
 }()
 
-// column is one compiled column of a row.
+// A column is one value of a row: that of a feature, or one of its one-hot columns.
 type column struct {
-	value func(*sample) float64
-	needs need
+	feature *Feature
+	code    int // of the one-hot column, -1 for the feature itself
 }
 
 // compile finds the column of the given name.
 func compile(name string) (column, error) {
 	base, value, oneHot := strings.Cut(name, "=")
 	f := byName[base]
-	if f == nil {
-		return column{}, unknown(name)
-	}
-	if !oneHot {
-		return column{f.value, f.needs}, nil
-	}
-	for code, v := range f.OneHot {
-		if v == value {
-			code, number := float64(code), f.value
-			return column{func(s *sample) float64 {
-				if number(s) == code {
-					return 1
-				}
-				return 0
-			}, f.needs}, nil
+	switch {
+	case f == nil:
+	case !oneHot:
+		return column{f, -1}, nil
+	default:
+		if code := slices.Index(f.OneHot, value); code >= 0 {
+			return column{f, code}, nil
 		}
 	}
-	return column{}, unknown(name)
+	return column{}, fmt.Errorf("%q is no feature that this build computes (see picket features)", name)
+}
+
+// filler fills the columns of one feature.
+type filler struct {
+	value func(*sample) float64
+	at    int   // its own column, -1 when it is not asked for
+	codes []int // column of each code's one-hot, -1 likewise; nil for none
 }
 
 // ValueName returns the name that a categorical feature gives to v, "" when it
@@ -120,16 +120,15 @@ func ValueName(feature string, v float64) string {
 	return ""
 }
 
-func unknown(name string) error {
-	return fmt.Errorf("%q is no feature that this build computes (see picket features)", name)
-}
-
-// Check reports whether every name is a column that a row can have, and names
-// the first that is not.
+// Check reports whether every name is a column that a row can have, once, and
+// names the first that is not.
 func Check(columns []string) error {
 	for i, name := range columns {
 		if _, err := compile(name); err != nil {
 			return fmt.Errorf("column %d: %w", i+1, err)
+		}
+		if slices.Contains(columns[:i], name) {
+			return fmt.Errorf("column %d: %q is there twice", i+1, name)
 		}
 	}
 	return nil
@@ -137,7 +136,7 @@ func Check(columns []string) error {
 
 // rower fills rows.
 type rower struct {
-	columns    []column
+	fillers    []filler
 	needs      need
 	time, host *window
 	sample     sample
@@ -148,10 +147,21 @@ func newRower(columns []string) (r rower, err error) {
 	if err := Check(columns); err != nil {
 		return r, err
 	}
-	for _, name := range columns {
+	index := map[string]int{}
+	for at, name := range columns {
 		c, _ := compile(name)
-		r.columns = append(r.columns, c)
-		r.needs |= c.needs
+		r.needs |= c.feature.needs
+		if c.code < 0 {
+			r.fillers = append(r.fillers, filler{value: c.feature.value, at: at})
+			continue
+		}
+		k, ok := index[c.feature.Name]
+		if !ok {
+			k = len(r.fillers)
+			index[c.feature.Name] = k
+			r.fillers = append(r.fillers, filler{value: c.feature.value, at: -1, codes: slices.Repeat([]int{-1}, len(c.feature.OneHot))})
+		}
+		r.fillers[k].codes[c.code] = at
 	}
 	r.out.Values = make([]float32, len(columns))
 	if r.needs&needTime != 0 {
@@ -198,8 +208,15 @@ func (r *rower) row(c *conn, time int64, ended bool) *Row {
 	}
 	o.Serial = int(c.rows)
 	c.rows++
-	for i := range r.columns {
-		o.Values[i] = float32(r.columns[i].value(s))
+	clear(o.Values) // one-hot columns are 0 but for one
+	for i := range r.fillers {
+		f := &r.fillers[i]
+		v := f.value(s)
+		if f.at >= 0 {
+			o.Values[f.at] = float32(v)
+		} else if at := f.codes[int(v)]; at >= 0 {
+			o.Values[at] = 1
+		}
 	}
 	return o
 }
