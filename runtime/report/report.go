@@ -3,6 +3,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -32,32 +33,48 @@ type Scan struct {
 	Name      string // of what was read
 	Stats     detect.Stats
 	Models    []detect.Model
-	Incidents []*detect.Event // the last event of each, in the order in which they began
+	Incidents []*detect.Event // the last event of each
 }
 
 // Write writes the scan for a person whose terminal has the given number of
 // columns; 0 means that lines may be of any length.
 func (s *Scan) Write(w io.Writer, columns int) error {
 	var b strings.Builder
-	s.read(&b)
+	paragraph(&b, s.read(), "", columns)
 	if len(s.Incidents) > 0 {
 		b.WriteByte('\n')
 		s.table(&b, columns)
 	}
 	b.WriteByte('\n')
-	s.verdict(&b)
+	paragraph(&b, s.verdict(), "", columns)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// read says what was read and what could not be decoded.
-func (s *Scan) read(b *strings.Builder) {
-	st := &s.Stats
-	fmt.Fprintf(b, "%s: %s, %s", s.Name, count(st.Frames, "packet"), count(st.Tracker.Connections, "connection"))
-	if st.Frames > 0 {
-		fmt.Fprintf(b, " in %s from %s", duration(st.Last-st.First), time.Unix(0, st.First).UTC().Format("2006-01-02 15:04:05 MST"))
+// paragraph writes the lines of text, broken to the given columns if not 0.
+func paragraph(b *strings.Builder, text, indent string, columns int) {
+	for _, line := range strings.Split(text, "\n") {
+		lines := []string{line}
+		if columns > 0 {
+			lines = wrap(line, columns-len(indent))
+		}
+		for k, l := range lines {
+			if k > 0 {
+				l = indent + l
+			}
+			fmt.Fprintln(b, l)
+		}
 	}
-	b.WriteByte('\n')
+}
+
+// read says what was read and what could not be decoded.
+func (s *Scan) read() string {
+	var b strings.Builder
+	st := &s.Stats
+	fmt.Fprintf(&b, "%s: %s, %s", s.Name, count(st.Frames, "packet"), count(st.Tracker.Connections, "connection"))
+	if st.Frames > 0 {
+		fmt.Fprintf(&b, " in %s from %s", duration(st.Last-st.First), time.Unix(0, st.First).UTC().Format("2006-01-02 15:04:05 MST"))
+	}
 	var not []string
 	for o := capture.Outcome(0); o < capture.NumOutcomes; o++ {
 		if n := st.Outcomes[o]; n > 0 && !o.HasPacket() {
@@ -72,22 +89,25 @@ func (s *Scan) read(b *strings.Builder) {
 		not = append(not, count(n, "fragment")+" without their first")
 	}
 	if len(not) > 0 {
-		fmt.Fprintf(b, "not decoded: %s\n", strings.Join(not, ", "))
+		fmt.Fprintf(&b, "\nnot decoded: %s", strings.Join(not, ", "))
 	}
 	if n := st.Tracker.Evicted; n > 0 {
-		fmt.Fprintf(b, "%s judged early for want of room (see --max-connections)\n", count(n, "connection"))
+		fmt.Fprintf(&b, "\n%s judged early for want of room (see --max-connections)", count(n, "connection"))
 	}
 	if n := st.Refused; n > 0 {
-		fmt.Fprintf(b, "%s left out: too many incidents at a time\n", count(n, "anomalous row"))
+		fmt.Fprintf(&b, "\n%s left out: too many incidents at a time", count(n, "anomalous row"))
 	}
+	return b.String()
 }
 
-// table writes a line for each incident, or two where the terminal is narrow.
+// table writes a line for each incident, the worst first; where the terminal is
+// narrow, what drove it stands below.
 func (s *Scan) table(b *strings.Builder, columns int) {
 	var lines strings.Builder
 	t := tabwriter.NewWriter(&lines, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "WHEN\tWHO\tWHOM\tSERVICE\tCONNS\tSCORE\n")
-	for _, e := range s.Incidents {
+	incidents := slices.SortedStableFunc(slices.Values(s.Incidents), worse)
+	for _, e := range incidents {
 		d := &e.Picket
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%.3f\n", when(e), several(d.Sources, e.Source.IP, "sources"),
 			several(d.Targets, e.Destination.IP, "hosts"), service(e), d.Connections, d.Score)
@@ -101,7 +121,7 @@ func (s *Scan) table(b *strings.Builder, columns int) {
 	}
 	whys := make([]string, len(rows))
 	whyWidth := 0
-	for k, e := range s.Incidents {
+	for k, e := range incidents {
 		whys[k] = why(e.Picket.Why)
 		whyWidth = max(whyWidth, utf8.RuneCountInString(whys[k]))
 	}
@@ -114,21 +134,26 @@ func (s *Scan) table(b *strings.Builder, columns int) {
 	}
 	fmt.Fprintln(b, head)
 	for k, line := range rows {
-		fmt.Fprintf(b, "%s\n  why: %s\n", line, whys[k])
+		fmt.Fprintln(b, line)
+		paragraph(b, "  why: "+whys[k], "       ", columns)
 	}
 }
 
-func (s *Scan) verdict(b *strings.Builder) {
+// worse orders incidents by severity, then by score.
+func worse(a, b *detect.Event) int {
+	return cmp.Or(cmp.Compare(b.Event.Severity, a.Event.Severity), cmp.Compare(b.Picket.Score, a.Picket.Score))
+}
+
+func (s *Scan) verdict() string {
 	var names []string
 	for _, m := range s.Models {
 		names = append(names, fmt.Sprintf("%s %s, threshold %.3g", m.Name, m.Version, m.Threshold))
 	}
 	by := strings.Join(names, "; ")
 	if s.Stats.Incidents == 0 {
-		fmt.Fprintf(b, "Nothing anomalous (%s).\n", by)
-		return
+		return fmt.Sprintf("Nothing anomalous (%s).", by)
 	}
-	fmt.Fprintf(b, "ANOMALOUS: %s, %s of %s anomalous (%s).\n", count(s.Stats.Incidents, "incident"),
+	return fmt.Sprintf("ANOMALOUS: %s, %s of %s anomalous (%s).", count(s.Stats.Incidents, "incident"),
 		thousands(s.Stats.Anomalous), count(s.Stats.Tracker.Rows, "row"), by)
 }
 
@@ -225,12 +250,12 @@ func Dictionary(w io.Writer, all []features.Feature) error {
 
 // wrap breaks text into lines of at most width runes where words allow.
 func wrap(text string, width int) []string {
-	lines := []string{""}
+	lines := []string{text[:len(text)-len(strings.TrimLeft(text, " "))]}
 	for _, word := range strings.Fields(text) {
 		last := &lines[len(lines)-1]
 		switch {
-		case *last == "":
-			*last = word
+		case strings.TrimSpace(*last) == "":
+			*last += word
 		case utf8.RuneCountInString(*last)+1+utf8.RuneCountInString(word) <= width:
 			*last += " " + word
 		default:
