@@ -3,6 +3,7 @@ package features
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/picket-ids/picket/capture"
@@ -24,7 +25,12 @@ func FuzzTracker(f *testing.F) {
 		}
 		f.Add(in[:min(len(in), 4000)])
 	}
-	columns := append(append([]string{}, kdd28...), allColumns()...)
+	columns := slices.Clone(kdd28)
+	for _, c := range allColumns() {
+		if !slices.Contains(columns, c) {
+			columns = append(columns, c)
+		}
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		const limit = 4
 		open, ended := 0, uint64(0)

@@ -167,7 +167,7 @@ func checkLibrary(path string) (noisy bool, err error) {
 		return false, cause(err)
 	}
 	e, err := elf.NewFile(f)
-	if err != nil {
+	if err != nil || len(e.Progs) == 0 {
 		return false, errors.New("not a shared library, or damaged: reinstall it")
 	}
 	machine := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64, "arm": elf.EM_ARM, "riscv64": elf.EM_RISCV}
