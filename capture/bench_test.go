@@ -66,3 +66,17 @@ func BenchmarkDecode(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(frames)), "ns/packet")
 }
+
+// BenchmarkDecodeTunnel decodes a TCP segment in GTP-U, the usual packet of a
+// mobile network's user plane.
+func BenchmarkDecodeTunnel(b *testing.B) {
+	data := etherFrame(0x0800, outer4(ProtoUDP, udpTo(portGTPU, gtpPDU(0x34, 7, x("0000 00 85 01 100900"), ip4Packet(ProtoTCP, nil, tcpSegment(ACK, "hello"))))))
+	f := Frame{Data: data, WireLen: len(data), Link: LinkEthernet}
+	var d Decoder
+	var p Packet
+	b.ReportAllocs()
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		d.Decode(&f, &p)
+	}
+}

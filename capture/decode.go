@@ -1,10 +1,14 @@
 package capture
 
-// A Decoder turns frames into packets and counts what became of them. It holds
-// no other state, allocates nothing and never panics; the zero value is ready.
-// It is not safe for concurrent use.
+// A Decoder turns frames into packets and counts what became of them. It peels
+// tunnels and remembers fragments; the first fragment allocates the 1.4 MiB for
+// that, nothing else allocates. It never panics; the zero value is ready. It is
+// not safe for concurrent use, and not to be copied once used.
 type Decoder struct {
-	Counts [NumOutcomes]uint64 // of frames, by outcome
+	Counts  [NumOutcomes]uint64 // of frames, by outcome
+	TooDeep uint64              // frames in more than 4 nested tunnels
+
+	fragments *defragmenter // nil until the first fragment
 }
 
 // Decode decodes f into p. Unless the outcome has a packet, p holds no more
@@ -15,31 +19,39 @@ type Decoder struct {
 // holds it is not believed and the packet not counted as one, because its
 // receiver drops it too; what merely lies behind the stated end, like Ethernet
 // padding, is ignored.
+//
+// Tunnels are peeled: p is the innermost packet, and holds what identifies the
+// tunnel. Where a tunnel's header lies, or no IP packet is inside that can be
+// decoded, p is the packet of the tunnel's own flow.
+//
+// Each fragment is a packet; the later ones have the ports of the first when it
+// came before them, and are orphans otherwise. The one that completes its
+// datagram has the whole payload, or is the packet inside if that is a tunnel's.
 func (d *Decoder) Decode(f *Frame, p *Packet) Outcome {
 	*p = Packet{Time: f.Time, WireLen: f.WireLen}
-	o := decode(f, p)
+	o := d.decode(f, p)
 	d.Counts[o]++
 	return o
 }
 
-func decode(f *Frame, p *Packet) Outcome {
+func (d *Decoder) decode(f *Frame, p *Packet) Outcome {
 	b := f.Data[:len(f.Data):len(f.Data)]
 	n := max(f.WireLen, len(b))
 	switch f.Link {
 	case LinkEthernet:
-		return ethernet(b, n, p)
+		return d.ethernet(b, n, p)
 	case LinkSLL:
-		return sll(14, 16, b, n, p)
+		return d.sll(14, 16, b, n, p)
 	case LinkSLL2:
-		return sll(0, 20, b, n, p)
+		return d.sll(0, 20, b, n, p)
 	case LinkRaw:
-		return ip(b, n, p)
+		return d.ip(b, n, p)
 	case LinkIPv4:
-		return ipv4(b, n, p)
+		return d.ipv4(b, n, p)
 	case LinkIPv6:
-		return ipv6(b, n, p)
+		return d.ipv6(b, n, p)
 	case LinkNull, LinkLoop:
-		return loopback(b, n, p)
+		return d.loopback(b, n, p)
 	}
 	return UnsupportedLink
 }
@@ -52,6 +64,7 @@ func (o Outcome) String() string {
 		Decoded:         "decoded",
 		LaterFragment:   "later fragment",
 		OtherTransport:  "other transport",
+		OrphanFragment:  "orphan fragment",
 		ARP:             "ARP",
 		NotIP:           "not IP",
 		Truncated:       "truncated",

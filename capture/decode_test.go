@@ -203,27 +203,21 @@ func decodeCases() []decodeCase {
 		// Fragments.
 		{"first fragment", LinkRaw, ip4Packet(ProtoUDP, fragmented(0, true), at(udpDatagram(eight), 4, 0x10)), 0, Decoded,
 			frag(0, 16, true, false, 0x1234, text(eight, ports(v4(ProtoUDP, Packet{}))))},
-		{"last fragment", LinkRaw, ip4Packet(ProtoUDP, fragmented(1480, false), []byte("tail")), 0, LaterFragment,
-			frag(1480, 4, false, false, 0x1234, text("tail", v4(ProtoUDP, Packet{})))},
+		{"last fragment alone", LinkRaw, ip4Packet(ProtoUDP, fragmented(1480, false), []byte("tail")), 0, OrphanFragment, Packet{}},
 		{"first fragment without a TCP header: nmap -f", LinkRaw, ip4Packet(ProtoTCP, fragmented(0, true), tcpSegment(SYN, "")[:8]), 0, LaterFragment,
-			frag(0, 8, true, false, 0x1234, text(string(tcpSegment(SYN, "")[:8]), v4(ProtoTCP, Packet{})))},
+			frag(0, 8, true, false, 0x1234, text(string(tcpSegment(SYN, "")[:8]), v4(ProtoTCP, Packet{SrcPort: 40000, DstPort: 443})))},
 		{"first fragment within the TCP options", LinkRaw, ip4Packet(ProtoTCP, fragmented(0, true), at(tcpSegment(SYN, "opts"), 12, 0x70)), 0, Decoded,
 			frag(0, 24, true, false, 0x1234, text("", ports(v4(ProtoTCP, Packet{Flags: SYN}))))},
-		{"middle fragment not a multiple of 8", LinkRaw, ip4Packet(ProtoUDP, fragmented(8, true), []byte("seven..")), 0, LaterFragment,
-			frag(8, 7, true, true, 0x1234, text("seven..", v4(ProtoUDP, Packet{})))},
-		{"ping of death: ends beyond 65535", LinkRaw, ip4Packet(ProtoICMP, fragmented(65528, false), []byte(eight)), 0, LaterFragment,
-			frag(65528, 8, false, true, 0x1234, text(eight, v4(ProtoICMP, Packet{})))},
-		{"fragment with a wrong checksum", LinkRaw, at(ip4Packet(ProtoUDP, fragmented(8, false), []byte(eight)), 10, 0xbe, 0xef), 0, LaterFragment,
-			frag(8, 8, false, true, 0x1234, text(eight, v4(ProtoUDP, Packet{})))},
-		{"fragment whose checksum was left to the card", LinkRaw, at(ip4Packet(ProtoUDP, fragmented(8, false), []byte(eight)), 10, 0, 0), 0, LaterFragment,
-			frag(8, 8, false, false, 0x1234, text(eight, v4(ProtoUDP, Packet{})))},
+		{"first fragment not a multiple of 8", LinkRaw, ip4Packet(ProtoUDP, fragmented(0, true), at(udpDatagram("seven.."), 4, 0x10)), 0, Decoded,
+			frag(0, 15, true, true, 0x1234, text("seven..", ports(v4(ProtoUDP, Packet{}))))},
+		{"first fragment with a wrong checksum", LinkRaw, at(ip4Packet(ProtoUDP, fragmented(0, true), at(udpDatagram(eight), 4, 0x10)), 10, 0xbe, 0xef), 0, Decoded,
+			frag(0, 16, true, true, 0x1234, text(eight, ports(v4(ProtoUDP, Packet{}))))},
+		{"first fragment whose checksum was left to the card", LinkRaw, at(ip4Packet(ProtoUDP, fragmented(0, true), at(udpDatagram(eight), 4, 0x10)), 10, 0, 0), 0, Decoded,
+			frag(0, 16, true, false, 0x1234, text(eight, ports(v4(ProtoUDP, Packet{}))))},
 		{"no fragment, wrong checksum", LinkRaw, at(udp4, 10, 0xbe, 0xef), 0, Decoded, wantUDP4},
 		{"IPv6 first fragment", LinkRaw, ip6Packet(extFragment, x("11 00 0001 deadbeef"), udpDatagram(eight)), 0, Decoded,
 			frag(0, 16, true, false, 0xdeadbeef, text(eight, ports(v6(ProtoUDP, Packet{}))))},
-		{"IPv6 last fragment", LinkRaw, ip6Packet(extFragment, x("11 00 0010 deadbeef"), []byte("tail")), 0, LaterFragment,
-			frag(16, 4, false, false, 0xdeadbeef, text("tail", v6(ProtoUDP, Packet{})))},
-		{"IPv6 fragment beyond 65535", LinkRaw, ip6Packet(extFragment, x("3a 00 fff8 deadbeef"), []byte(eight)), 0, LaterFragment,
-			frag(65528, 8, false, true, 0xdeadbeef, text(eight, v6(ProtoICMPv6, Packet{})))},
+		{"IPv6 fragment of a fragment", LinkRaw, ip6Packet(extFragment, x("2c 00 0001 deadbeef"), x("11 00 0001 deadbeef"), udpDatagram(eight)), 0, BadHeader, Packet{}},
 		{"IPv6 atomic fragment is none", LinkRaw, ip6Packet(extFragment, x("11 00 0000 deadbeef"), udpDatagram("query")), 0, Decoded, wantUDP6},
 
 		// IPv6.
@@ -291,7 +285,7 @@ func decodeCases() []decodeCase {
 
 func TestDecode(t *testing.T) {
 	var p Packet
-	for _, c := range decodeCases() {
+	for _, c := range append(decodeCases(), tunnelCases()...) {
 		t.Run(c.name, func(t *testing.T) {
 			f := Frame{Data: c.data, Time: 42, WireLen: max(c.wire, len(c.data)), Link: c.link}
 			var d Decoder
@@ -329,6 +323,11 @@ func TestNames(t *testing.T) {
 	for o := Outcome(0); o < NumOutcomes; o++ {
 		if o.String() == "" || o.String() == (NumOutcomes).String() {
 			t.Errorf("outcome %d has no name", o)
+		}
+	}
+	for k := TunnelKind(0); k < numTunnelKinds; k++ {
+		if k.String() == "" || k.String() == numTunnelKinds.String() {
+			t.Errorf("tunnel %d has no name", k)
 		}
 	}
 	for l, want := range map[LinkType]string{1: "ETHERNET (1)", 105: "IEEE802_11 (105)", 4711: "unknown link type (4711)"} {

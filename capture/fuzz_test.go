@@ -15,11 +15,26 @@ func within(part, whole []byte) bool {
 	if len(part) == 0 {
 		return true
 	}
+	if len(whole) == 0 {
+		return false
+	}
 	a, b := uintptr(unsafe.Pointer(&part[0])), uintptr(unsafe.Pointer(&whole[0]))
 	return a >= b && a+uintptr(len(part)) <= b+uintptr(len(whole))
 }
 
-func check(t *testing.T, f *Frame, p *Packet, o Outcome) {
+// withinAny reports whether part lies inside the frame or a datagram that d put
+// together.
+func withinAny(part []byte, f *Frame, d *Decoder) bool {
+	ok := within(part, f.Data)
+	if d.fragments != nil {
+		for i := range d.fragments.wholes {
+			ok = ok || within(part, d.fragments.wholes[i][:])
+		}
+	}
+	return ok
+}
+
+func check(t *testing.T, f *Frame, d *Decoder, p *Packet, o Outcome) {
 	t.Helper()
 	if o >= NumOutcomes {
 		t.Fatalf("outcome %d", o)
@@ -35,16 +50,20 @@ func check(t *testing.T, f *Frame, p *Packet, o Outcome) {
 	}{
 		{p.Time == f.Time && p.WireLen == f.WireLen, "time and length are the frame's"},
 		{p.Version == 4 || p.Version == 6, "version"},
-		{within(p.Payload, f.Data), "payload within the frame"},
+		{withinAny(p.Payload, f, d), "payload within the frame or a whole"},
 		{len(p.Payload) == cap(p.Payload) || len(p.Payload) == 0, "payload is capped"},
 		{p.PayloadLen >= len(p.Payload), "payload length on the wire ≥ captured"},
-		{p.PayloadLen <= max(f.WireLen, len(f.Data)), "payload length ≤ frame"},
+		{p.PayloadLen <= max(f.WireLen, len(f.Data)) || p.Tunnels > 0 && p.PayloadLen < maxDatagram, "payload length ≤ frame"},
+		{withinAny(p.Whole, f, d) && len(p.Whole) == cap(p.Whole), "whole is the decoder's"},
+		{p.Whole == nil || p.Fragment && !p.WrongFragment && len(p.Whole) <= maxDatagram, "whole is a fragment's"},
+		{p.Tunnels <= maxTunnels && (p.Tunnels > 0) == (p.Tunnel != TunnelNone), "tunnels"},
+		{p.Tunnel != TunnelNone || p.TunnelID == 0 && p.OuterSrc == Addr{} && p.OuterDst == Addr{}, "outer addresses"},
 		{p.Version == 6 || p.Src.Netip().Is4() && p.Dst.Netip().Is4(), "IPv4 addresses are mapped"},
 		{p.VLAN < 4096, "VLAN"},
 		{o != Decoded || transport, "decoded is a transport"},
 		{o != OtherTransport || !transport, "other transport is none of ours"},
 		{o != LaterFragment || p.Fragment, "later fragment is a fragment"},
-		{o == Decoded || p.SrcPort|p.DstPort == 0, "no ports without a transport"},
+		{o == Decoded || o == LaterFragment || p.SrcPort|p.DstPort == 0, "no ports without a transport"},
 		{p.Proto == ProtoTCP || p.Flags == 0, "flags are TCP's"},
 		{p.Fragment || p.FragmentOffset == 0 && p.FragmentLen == 0 && !p.MoreFragments && !p.WrongFragment && p.FragmentID == 0, "fragment fields"},
 		{p.FragmentOffset%8 == 0 && p.FragmentLen >= 0, "fragment offset"},
@@ -56,22 +75,44 @@ func check(t *testing.T, f *Frame, p *Packet, o Outcome) {
 	}
 }
 
+// FuzzDecode decodes the frames that data holds one after the other: each leads
+// with two octets of its length, and one of the seconds since the one before.
 func FuzzDecode(f *testing.F) {
-	for _, c := range decodeCases() {
-		f.Add(uint32(c.link), c.data, c.wire)
+	one := func(after byte, frame []byte) []byte { return join(be16(len(frame)), []byte{after}, frame) }
+	for _, c := range append(decodeCases(), tunnelCases()...) {
+		f.Add(uint32(c.link), one(0, c.data), c.wire)
 	}
+	tunnelled := udpTo(portGTPU, gtpPDU(0x30, 7, frag4(1, 0, 16, ProtoUDP, udpDatagram("sixteen octets.."))))
+	f.Add(uint32(LinkRaw), join(one(0, frag4(1, 0, 24, ProtoUDP, tunnelled)), one(1, frag4(1, 24, len(tunnelled), ProtoUDP, tunnelled)),
+		one(0, frag4(1, 24, len(tunnelled), ProtoUDP, tunnelled)), one(9, frag4(1, 8, 32, ProtoUDP, tunnelled))), 0)
+	f.Add(uint32(LinkRaw), join(one(0, frag6(1, 24, len(tunnelled), ProtoUDP, tunnelled)), one(1, frag6(1, 0, 24, ProtoUDP, tunnelled))), 0)
 	f.Fuzz(func(t *testing.T, link uint32, data []byte, wire int) {
-		fr := Frame{Data: data, Time: 1, WireLen: wire, Link: LinkType(link)}
-		dirty := Packet{HasQuote: true, Flags: 1, VLAN: 1, Fragment: true, FragmentOffset: 8, Version: 6, SrcPort: 1}
-		var d Decoder
+		var d, again Decoder
 		var p Packet
-		o := d.Decode(&fr, &p)
-		check(t, &fr, &p, o)
-		if again := d.Decode(&fr, &dirty); again != o || !same(&p, &dirty) {
-			t.Fatalf("%v, then %v: %+v, then %+v", o, again, p, dirty)
+		frames := uint64(0)
+		for now := int64(0); len(data) >= 3; frames++ {
+			n := min(int(data[0])<<8|int(data[1]), len(data)-3)
+			now += int64(data[2]) * 1e9
+			fr := Frame{Data: data[3 : 3+n], Time: now, WireLen: wire, Link: LinkType(link)}
+			data = data[3+n:]
+			o := d.Decode(&fr, &p)
+			check(t, &fr, &d, &p, o)
+			dirty := Packet{HasQuote: true, Flags: 1, VLAN: 1, Fragment: true, FragmentOffset: 8, Version: 6, SrcPort: 1,
+				Whole: []byte("x"), Tunnels: 1, Tunnel: TunnelGRE, TunnelID: 1, OuterSrc: v6a}
+			if o2 := again.Decode(&fr, &dirty); o2 != o || !same(&p, &dirty) {
+				t.Fatalf("%v, then %v: %+v, then %+v", o, o2, p, dirty)
+			}
 		}
-		if d.Counts[o] != 2 {
-			t.Fatal(d.Counts)
+		var sum uint64
+		for _, n := range d.Counts {
+			sum += n
+		}
+		s := d.Defrag()
+		if sum != frames || s.Begun < s.Whole+s.Wrong+s.Cut+s.TooMany+s.Evicted+s.TimedOut || d.Counts != again.Counts {
+			t.Fatal(d.Counts, s)
+		}
+		if f := d.fragments; f != nil && (f.level != 0 || f.end-f.first > maxDatagrams || f.first < f.end && f.head-f.at(f.first).start > fragmentLog) {
+			t.Fatalf("level %d, %d datagrams", f.level, f.end-f.first)
 		}
 	})
 }
@@ -79,10 +120,10 @@ func FuzzDecode(f *testing.F) {
 // same compares packets of the same frame.
 func same(a, b *Packet) bool {
 	x, y := *a, *b
-	if !bytes.Equal(x.Payload, y.Payload) {
+	if !bytes.Equal(x.Payload, y.Payload) || !bytes.Equal(x.Whole, y.Whole) {
 		return false
 	}
-	x.Payload, y.Payload = nil, nil
+	x.Payload, y.Payload, x.Whole, y.Whole = nil, nil, nil, nil
 	return reflect.DeepEqual(x, y)
 }
 
@@ -113,7 +154,8 @@ func FuzzFile(f *testing.F) {
 			if !within(fr.Data, file.buf) || len(fr.Data) > maxRecord || fr.WireLen < len(fr.Data) || fr.Interface < 0 {
 				t.Fatalf("%d octets of %d, interface %d", len(fr.Data), fr.WireLen, fr.Interface)
 			}
-			check(t, &fr, &p, d.Decode(&fr, &p))
+			o := d.Decode(&fr, &p)
+			check(t, &fr, &d, &p, o)
 		}
 		if err != io.EOF && (!strings.Contains(err.Error(), "the packets before it were read") || errors.Is(err, io.EOF)) {
 			t.Fatal(err)

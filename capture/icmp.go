@@ -6,7 +6,7 @@ import "encoding/binary"
 // version of p tells them apart.
 func icmp(b []byte, n int, p *Packet) Outcome {
 	if len(b) < icmpHeader {
-		return headless(n, icmpHeader, p)
+		return headless(b, n, icmpHeader, p)
 	}
 	p.ICMPType, p.ICMPCode = b[0], b[1]
 	p.Payload = b[icmpHeader:]

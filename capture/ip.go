@@ -25,7 +25,7 @@ const (
 )
 
 // ipv4 decodes RFC 791.
-func ipv4(b []byte, n int, p *Packet) Outcome {
+func (d *Decoder) ipv4(b []byte, n int, p *Packet) Outcome {
 	if len(b) < ipv4Header {
 		return short(n, ipv4Header)
 	}
@@ -49,13 +49,14 @@ func ipv4(b []byte, n int, p *Packet) Outcome {
 	p.Src.setIPv4(b[12:])
 	p.Dst.setIPv4(b[16:])
 	if frag := binary.BigEndian.Uint16(b[6:]); frag&0x3fff != 0 {
-		fragment(frag&0x1fff<<3, frag&0x2000 != 0, total-head, p)
+		p.setFragment(frag&0x1fff<<3, frag&0x2000 != 0, total-head)
 		p.FragmentID = uint32(binary.BigEndian.Uint16(b[4:]))
 		if int(p.FragmentOffset)+total > maxDatagram || !checksumOK(b[:head]) {
 			p.WrongFragment = true
 		}
+		return d.fragment(b[9], b[head:end:end], total-head, p)
 	}
-	return payload(b[9], b[head:end:end], total-head, p)
+	return d.payload(b[9], b[head:end:end], total-head, p)
 }
 
 // setIPv4 sets a, the zero Addr, to the IPv4 address at the start of b. Writing
@@ -80,17 +81,29 @@ func checksumOK(h []byte) bool {
 	return sum == 0xffff
 }
 
-// fragment notes a fragment of n octets at the given offset.
-func fragment(offset uint16, more bool, n int, p *Packet) {
+// setFragment notes a fragment of n octets at the given offset. One without any
+// is as impossible as one that leaves a gap or ends beyond the largest datagram.
+func (p *Packet) setFragment(offset uint16, more bool, n int) {
 	p.Fragment = true
 	p.FragmentOffset, p.FragmentLen = offset, n
-	p.FragmentLen = n
 	p.MoreFragments = more
-	p.WrongFragment = int(offset)+n > maxDatagram || more && n%8 != 0
+	p.WrongFragment = n == 0 || int(offset)+n > maxDatagram || more && n%8 != 0
+}
+
+// fragment decodes a fragment, which p is set to be: as much of a header as it
+// has, and what other fragments tell.
+func (d *Decoder) fragment(proto uint8, b []byte, n int, p *Packet) Outcome {
+	o := LaterFragment
+	if p.FragmentOffset > 0 {
+		p.Proto, p.Payload, p.PayloadLen = proto, b, n
+	} else if o = d.payload(proto, b, n, p); !o.HasPacket() {
+		return o
+	}
+	return d.defragment(proto, b, n, o, p)
 }
 
 // ipv6 decodes RFC 8200.
-func ipv6(b []byte, n int, p *Packet) Outcome {
+func (d *Decoder) ipv6(b []byte, n int, p *Packet) Outcome {
 	if len(b) < ipv6Header {
 		return short(n, ipv6Header)
 	}
@@ -110,19 +123,15 @@ func ipv6(b []byte, n int, p *Packet) Outcome {
 		return BadLength
 	}
 	end := min(len(b), size)
-	return payload(next, b[:end:end], size, p)
+	return d.payload(next, b[:end:end], size, p)
 }
 
 // payload decodes what follows an IP header: extension headers, then the
 // transport.
-func payload(proto uint8, b []byte, n int, p *Packet) Outcome {
+func (d *Decoder) payload(proto uint8, b []byte, n int, p *Packet) Outcome {
 	for range maxExtensions + 1 {
-		if p.FragmentOffset > 0 {
-			p.Proto, p.Payload, p.PayloadLen = proto, b, n
-			return LaterFragment
-		}
 		if !isExtension(proto, p.Version) {
-			return transport(proto, b, n, p)
+			return d.transport(proto, b, n, p)
 		}
 		if len(b) < 8 {
 			return short(n, 8)
@@ -135,8 +144,12 @@ func payload(proto uint8, b []byte, n int, p *Packet) Outcome {
 			// With neither an offset nor more to come it is atomic, RFC 6946:
 			// not a fragment.
 			if v := binary.BigEndian.Uint16(b[2:]); v&^6 != 0 {
-				fragment(v&^7, v&1 != 0, n-size, p)
+				if p.Fragment {
+					return BadHeader // nobody fragments a fragment
+				}
+				p.setFragment(v&^7, v&1 != 0, n-size)
 				p.FragmentID = binary.BigEndian.Uint32(b[4:])
+				return d.fragment(b[0], b[size:], n-size, p)
 			}
 		}
 		proto, b, n = b[0], b[size:], n-size

@@ -57,6 +57,9 @@ const (
 	etherQinQ   = 0x88a8 // 802.1ad
 	etherQinQ91 = 0x9100 // before 802.1ad
 	etherQinQ92 = 0x9200
+	etherMPLS   = 0x8847 // RFC 3032
+	etherMPLSUp = 0x8848 // with an upstream-assigned label, RFC 5332
+	etherPPPoE  = 0x8864 // RFC 2516, session
 
 	etherMin = 0x0600 // smaller ones are lengths of 802.3
 	sllLLC   = 0x0004 // SLL's protocol of frames with an LLC header
@@ -65,6 +68,9 @@ const (
 // maxVLAN bounds the tags of one frame: two are usual, each further one is a
 // provider inside a provider.
 const maxVLAN = 8
+
+// maxLabels bounds the MPLS label stack: five are many.
+const maxLabels = 8
 
 // Every function that decodes takes the captured octets b of what it decodes and
 // the number n ≥ len(b) that there were on the wire. A header that does not fit
@@ -77,35 +83,39 @@ func short(n, need int) Outcome {
 	return Truncated
 }
 
-func ethernet(b []byte, n int, p *Packet) Outcome {
+func (d *Decoder) ethernet(b []byte, n int, p *Packet) Outcome {
 	if len(b) < 14 {
 		return short(n, 14)
 	}
-	return etherType(binary.BigEndian.Uint16(b[12:]), b[14:], n-14, p)
+	return d.etherType(binary.BigEndian.Uint16(b[12:]), b[14:], n-14, p)
 }
 
 // etherType decodes what follows an EtherType, tags included.
-func etherType(typ uint16, b []byte, n int, p *Packet) Outcome {
+func (d *Decoder) etherType(typ uint16, b []byte, n int, p *Packet) Outcome {
 	for range maxVLAN + 1 {
 		switch typ {
 		case etherIPv4:
-			return ipv4(b, n, p)
+			return d.ipv4(b, n, p)
 		case etherIPv6:
-			return ipv6(b, n, p)
+			return d.ipv6(b, n, p)
 		case etherARP:
 			return ARP
+		case etherMPLS, etherMPLSUp:
+			return d.mpls(b, n, p)
+		case etherPPPoE:
+			return d.pppoe(b, n, p)
 		case etherVLAN, etherQinQ, etherQinQ91, etherQinQ92:
 			if len(b) < 4 {
 				return short(n, 4)
 			}
-			if p.VLAN == 0 {
+			if p.VLAN == 0 && p.Tunnels == 0 {
 				p.VLAN = binary.BigEndian.Uint16(b) & 0x0fff
 			}
 			typ = binary.BigEndian.Uint16(b[2:])
 			b, n = b[4:], n-4
 		default:
 			if typ < etherMin {
-				return llc(int(typ), b, n, p)
+				return d.llc(int(typ), b, n, p)
 			}
 			return NotIP
 		}
@@ -113,9 +123,53 @@ func etherType(typ uint16, b []byte, n int, p *Packet) Outcome {
 	return BadHeader
 }
 
+// mpls decodes RFC 3032. What lies under the labels is not stated; IP is known
+// by its version (RFC 4928), so pseudowires are NotIP.
+func (d *Decoder) mpls(b []byte, n int, p *Packet) Outcome {
+	for range maxLabels {
+		if len(b) < 4 {
+			return short(n, 4)
+		}
+		bottom := b[2]&1 != 0
+		b, n = b[4:], n-4
+		if !bottom {
+			continue
+		}
+		if o := d.ip(b, n, p); o != BadHeader {
+			return o
+		}
+		return NotIP
+	}
+	return BadHeader
+}
+
+// pppoe decodes the frames of a PPPoE session (RFC 2516).
+func (d *Decoder) pppoe(b []byte, n int, p *Packet) Outcome {
+	const header, pppIPv4, pppIPv6 = 6, 0x0021, 0x0057
+	if len(b) < header+2 {
+		return short(n, header+2)
+	}
+	if b[0] != 0x11 || b[1] != 0 {
+		return BadHeader
+	}
+	size, proto := int(binary.BigEndian.Uint16(b[4:])), binary.BigEndian.Uint16(b[6:])
+	b, n = b[header:], n-header
+	if size < 2 || size > n {
+		return BadLength
+	}
+	b, n = b[2:max(2, min(len(b), size))], size-2
+	switch proto {
+	case pppIPv4:
+		return d.ipv4(b, n, p)
+	case pppIPv6:
+		return d.ipv6(b, n, p)
+	}
+	return NotIP
+}
+
 // llc decodes an 802.2 header and the SNAP header behind it; size is the length
 // that 802.3 states, which only ends the frame before its padding.
-func llc(size int, b []byte, n int, p *Packet) Outcome {
+func (d *Decoder) llc(size int, b []byte, n int, p *Packet) Outcome {
 	if size < n {
 		n = size
 		b = b[:min(len(b), n)]
@@ -131,11 +185,11 @@ func llc(size int, b []byte, n int, p *Packet) Outcome {
 	if typ < etherMin {
 		return NotIP
 	}
-	return etherType(typ, b[8:], n-8, p)
+	return d.etherType(typ, b[8:], n-8, p)
 }
 
 // sll decodes Linux "cooked" frames, whose protocol is at octet at of size.
-func sll(at, size int, b []byte, n int, p *Packet) Outcome {
+func (d *Decoder) sll(at, size int, b []byte, n int, p *Packet) Outcome {
 	if len(b) < size {
 		return short(n, size)
 	}
@@ -143,16 +197,16 @@ func sll(at, size int, b []byte, n int, p *Packet) Outcome {
 	b, n = b[size:], n-size
 	switch {
 	case typ >= etherMin:
-		return etherType(typ, b, n, p)
+		return d.etherType(typ, b, n, p)
 	case typ == sllLLC:
-		return llc(n, b, n, p)
+		return d.llc(n, b, n, p)
 	}
 	return NotIP
 }
 
 // loopback decodes BSD loopback frames. The family is in the byte order of the
 // host that captured, its number for IPv6 in the numbering of that host.
-func loopback(b []byte, n int, p *Packet) Outcome {
+func (d *Decoder) loopback(b []byte, n int, p *Packet) Outcome {
 	if len(b) < 4 {
 		return short(n, 4)
 	}
@@ -162,23 +216,23 @@ func loopback(b []byte, n int, p *Packet) Outcome {
 	}
 	switch family {
 	case 2:
-		return ipv4(b[4:], n-4, p)
+		return d.ipv4(b[4:], n-4, p)
 	case 10, 23, 24, 28, 30: // Linux, Windows, NetBSD and OpenBSD, FreeBSD, Darwin
-		return ipv6(b[4:], n-4, p)
+		return d.ipv6(b[4:], n-4, p)
 	}
 	return NotIP
 }
 
 // ip decodes by the version nibble.
-func ip(b []byte, n int, p *Packet) Outcome {
+func (d *Decoder) ip(b []byte, n int, p *Packet) Outcome {
 	if len(b) < 1 {
 		return short(n, 1)
 	}
 	switch b[0] >> 4 {
 	case 4:
-		return ipv4(b, n, p)
+		return d.ipv4(b, n, p)
 	case 6:
-		return ipv6(b, n, p)
+		return d.ipv6(b, n, p)
 	}
 	return BadHeader
 }

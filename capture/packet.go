@@ -71,19 +71,20 @@ const (
 	CWR
 )
 
-// Packet is one decoded packet. Decode overwrites every field, so one Packet is
-// reused for all the frames of a source; Payload points into the frame and is
-// valid as long as it.
+// Packet is one decoded packet, the innermost if it came by tunnels. Decode
+// overwrites every field, so one Packet is reused for all the frames of a source;
+// Payload points into the frame, or into the datagram that its decoder
+// reassembled, and is valid until the next frame is read or decoded.
 type Packet struct {
 	Time    int64 // nanoseconds since the Unix epoch
 	WireLen int   // octets of the frame on the wire
 
 	Src, Dst         Addr
-	SrcPort, DstPort uint16 // TCP, UDP, SCTP; 0 for the rest and for later fragments
+	SrcPort, DstPort uint16 // TCP, UDP, SCTP and their fragments; 0 for the rest
 	Version          uint8  // 4 or 6
 	Proto            uint8  // IP protocol of the payload, past all extension headers
 	TTL              uint8  // or hop limit
-	VLAN             uint16 // outermost VLAN identifier, 0 when untagged
+	VLAN             uint16 // of the frame itself, outermost VLAN identifier, 0 when untagged
 
 	Flags    uint8  // TCP
 	Seq, Ack uint32 // TCP
@@ -107,7 +108,23 @@ type Packet struct {
 	FragmentLen    int    // octets of the datagram that it carries
 	MoreFragments  bool
 	FragmentID     uint32
-	WrongFragment  bool // a fragment with a wrong header checksum or an impossible offset
+	// WrongFragment marks one with a wrong header checksum or an impossible
+	// offset, or that overlaps another without being its duplicate.
+	WrongFragment bool
+	// Whole is the payload of the reassembled datagram, at most 65,535 octets,
+	// in the packet of the fragment that completed it; else nil. If no fragment
+	// had the whole TCP header, Flags, Seq, Ack and Window are here, too.
+	Whole []byte
+
+	// Tunnel, TunnelID and OuterSrc and OuterDst (the addresses of its IP
+	// header) are those of the innermost tunnel whose TunnelID is not 0, else of
+	// the innermost; MPLS and PPPoE are no tunnels here. A VNI is the same in
+	// both directions; a TEID belongs to one, as a GRE key may, and so cannot be
+	// part of a connection's key.
+	Tunnel             TunnelKind
+	TunnelID           uint32
+	OuterSrc, OuterDst Addr
+	Tunnels            uint8 // tunnels peeled, at most 4
 }
 
 // Quote is the start of the packet that an ICMP error returns to its sender.
@@ -125,8 +142,9 @@ type Outcome uint8
 
 const (
 	Decoded         Outcome = iota // TCP, UDP, SCTP, ICMP, ICMPv6
-	LaterFragment                  // IP fragment without a whole transport header: no ports
+	LaterFragment                  // IP fragment without a whole transport header, its ports known
 	OtherTransport                 // IP with another payload: no ports
+	OrphanFragment                 // later fragment whose first did not come before it
 	ARP                            // counted, not decoded
 	NotIP                          // another EtherType, or LLC
 	Truncated                      // the capture ends before the headers do, the wire did not

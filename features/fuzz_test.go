@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/picket-ids/picket/capture"
@@ -40,7 +41,8 @@ func FuzzTracker(f *testing.F) {
 		var tr *Tracker
 		tr = newTracker(t, Config{Columns: columns, MaxConnections: limit}, func(row *Row) {
 			for i, v := range row.Values {
-				if v != v || math.IsInf(float64(v), 0) || v < 0 {
+				signed := strings.HasPrefix(columns[i], "size_") // negative from the responder
+				if v != v || math.IsInf(float64(v), 0) || v < 0 && !signed {
 					t.Fatalf("%s is %v", columns[i], v)
 				}
 			}

@@ -9,6 +9,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/picket-ids/picket/capture"
 )
 
 // A RowKind says what a row is of.
@@ -40,6 +42,10 @@ const (
 	needTime    need = 1 << iota // the time window
 	needHost                     // the host window
 	needPayload                  // a look into the payload
+	needFlow                     // flowState
+	needSizes                    // the wavelet bands of the size series
+	needBehaviour
+	needDNS
 )
 
 // sample is what the features of one row are computed from.
@@ -50,6 +56,11 @@ type sample struct {
 	src, dst float64 // octets of payload
 	time     windowStats
 	host     windowStats
+
+	flow      *flowState
+	sizes     bands
+	behaviour behaviourView
+	dns       dnsView
 }
 
 // Columns returns the names of all columns of a feature: its own, or those of
@@ -65,7 +76,7 @@ func (f *Feature) Columns() []string {
 // All returns the dictionary in the order of its groups.
 func All() []Feature { return append([]Feature(nil), dictionary...) }
 
-var dictionary = concat(basicGroup, timeGroup, hostGroup, telecomGroup)
+var dictionary = concat(basicGroup, timeGroup, hostGroup, telecomGroup, flowGroup, behaviourGroup, dnsFeatures)
 
 func concat(groups ...[]Feature) (all []Feature) {
 	for _, g := range groups {
@@ -134,11 +145,17 @@ func Check(columns []string) error {
 	return nil
 }
 
-// rower fills rows.
+// rower fills rows, and holds the state that the groups of its columns need; that
+// of others is nil.
 type rower struct {
 	fillers    []filler
 	needs      need
 	time, host *window
+	tunnels    perConn[tunnel] // of the connections that came by one
+	flow       *flows
+	sizes      *transform
+	behaviour  *behaviour
+	dns        *dns
 	sample     sample
 	out        Row
 }
@@ -170,11 +187,47 @@ func newRower(columns []string) (r rower, err error) {
 	if r.needs&needHost != 0 {
 		r.host = newWindow(0, hostWindowMax, true)
 	}
+	if r.needs&needFlow != 0 {
+		r.flow = &flows{}
+	}
+	if r.needs&needSizes != 0 {
+		r.sizes = &transform{}
+	}
+	if r.needs&needBehaviour != 0 {
+		r.behaviour = newBehaviour()
+	}
+	if r.needs&needDNS != 0 {
+		r.dns = newDNS()
+	}
 	return r, nil
 }
 
+// begin makes room for what the groups keep of connection i.
+func (r *rower) begin(i int32) {
+	if r.flow != nil {
+		r.flow.begin(i)
+	}
+	if r.dns != nil {
+		r.dns.conns.begin(i)
+	}
+}
+
+// packet shows the groups a packet of connection i.
+func (r *rower) packet(i int32, c *conn, p *capture.Packet, side int, now int64) {
+	if r.needs&needPayload != 0 && p.Proto == capture.ProtoTCP && p.FragmentOffset == 0 {
+		c.inspect(p, side)
+	}
+	if r.flow != nil {
+		r.flow.add(i, p, side, now)
+	}
+	if r.dns != nil && p.Proto == capture.ProtoUDP && c.port(responder) == portDNS {
+		client := c.addr(originator)
+		r.dns.add(p, i, &client, side, now)
+	}
+}
+
 // row makes the row of c at the given time. It is valid until the next call.
-func (r *rower) row(c *conn, time int64, ended bool) *Row {
+func (r *rower) row(i int32, c *conn, time int64, ended bool) *Row {
 	s := &r.sample
 	s.conn = c
 	s.flag = c.flag()
@@ -195,9 +248,14 @@ func (r *rower) row(c *conn, time int64, ended bool) *Row {
 	o := &r.out
 	o.Time, o.Start, o.End, o.Ended = time, c.start, c.last, ended
 	o.Src, o.Dst, o.Proto, o.Flag = c.addr(originator), c.addr(responder), c.key.proto, s.flag
-	o.SrcPort, o.DstPort = 0, 0
+	o.SrcPort, o.DstPort, o.ICMPType, o.ICMPCode = 0, 0, c.icmpType, c.icmpCode
 	if !c.isICMP() {
 		o.SrcPort, o.DstPort = c.port(originator), c.port(responder)
+	}
+	o.Tunnel, o.TunnelID, o.OuterSrc, o.OuterDst = c.tunnel, 0, capture.Addr{}, capture.Addr{}
+	if c.tunnel != capture.TunnelNone {
+		w := r.tunnels.at(i)
+		o.TunnelID, o.OuterSrc, o.OuterDst = w.id, w.src, w.dst
 	}
 	o.Refused = s.flag == S0 || s.flag == REJ || s.flag == RSTOS0 || s.flag == SH ||
 		c.icmpErrors > 0 && c.dir[responder].payload == 0
@@ -208,6 +266,7 @@ func (r *rower) row(c *conn, time int64, ended bool) *Row {
 	}
 	o.Serial = int(c.rows)
 	c.rows++
+	r.measure(i, c, time)
 	clear(o.Values) // one-hot columns are 0 but for one
 	for i := range r.fillers {
 		f := &r.fillers[i]
@@ -221,11 +280,35 @@ func (r *rower) row(c *conn, time int64, ended bool) *Row {
 	return o
 }
 
+// measure takes the groups' figures of connection i into the sample.
+func (r *rower) measure(i int32, c *conn, time int64) {
+	s := &r.sample
+	if r.flow != nil {
+		s.flow = r.flow.at(i)
+	}
+	if r.sizes != nil {
+		s.sizes = r.flow.bands(i, r.sizes)
+	}
+	if r.behaviour != nil {
+		s.behaviour = r.behaviour.measure(c, time, r.out.Refused, r.out.Serial == 0)
+	}
+	if r.dns != nil {
+		client := c.addr(originator)
+		s.dns = r.dns.view(i, &client, time)
+	}
+}
+
 func (r *rower) reset() {
 	if r.time != nil {
 		r.time.reset()
 	}
 	if r.host != nil {
 		r.host.reset()
+	}
+	if r.behaviour != nil {
+		r.behaviour.reset()
+	}
+	if r.dns != nil {
+		r.dns.reset()
 	}
 }

@@ -1,5 +1,7 @@
 package features
 
+import "github.com/picket-ids/picket/capture"
+
 // perConn holds the state that one group of features keeps of each connection,
 // by the connection's index in the tracker's table. It exists only when a column
 // of the group is asked for. Like the table's own entries, S must hold no
@@ -20,3 +22,9 @@ func (p *perConn[S]) begin(i int32) *S {
 }
 
 func (p *perConn[S]) at(i int32) *S { return &p.chunks[i/chunkLen][i%chunkLen] }
+
+// tunnel is the way by which a connection's first packet came.
+type tunnel struct {
+	id       uint32
+	src, dst capture.Addr
+}

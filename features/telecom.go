@@ -96,7 +96,7 @@ func (c *conn) coreFunction() int {
 		return coreAMF
 	case c.key.proto == capture.ProtoUDP && port == portPFCP:
 		return coreSMF
-	case c.key.proto == capture.ProtoUDP && port == portGTPU:
+	case c.key.proto == capture.ProtoUDP && port == portGTPU, c.tunnel == capture.TunnelGTPU:
 		return coreUPF
 	case c.sbiAUSF:
 		return coreAUSF

@@ -47,12 +47,13 @@ type connKey struct {
 	lo, hi         capture.Addr
 	loPort, hiPort uint16
 	proto          uint8
+	vni            uint32 // of VXLAN and Geneve, 0 without; TEIDs differ by direction
 }
 
 func hashKey(k *connKey) uint64 {
 	le := binary.LittleEndian
 	a := mix(le.Uint64(k.lo[:8])^uint64(k.loPort), le.Uint64(k.lo[8:])^uint64(k.hiPort)<<32)
-	b := mix(le.Uint64(k.hi[:8])^uint64(k.proto), le.Uint64(k.hi[8:]))
+	b := mix(le.Uint64(k.hi[:8])^uint64(k.proto)^uint64(k.vni)<<8, le.Uint64(k.hi[8:]))
 	return mix(a, b)
 }
 
@@ -63,11 +64,14 @@ type end struct {
 }
 
 // set makes k the key of a packet from src to dst and returns whether src is its hi.
-func (k *connKey) set(src, dst *end, proto uint8) (hi bool) {
+func (k *connKey) set(src, dst *end, p *capture.Packet, proto uint8) (hi bool) {
 	if hi = dst.less(src); hi {
 		src, dst = dst, src
 	}
 	k.lo, k.hi, k.loPort, k.hiPort, k.proto = src.addr, dst.addr, src.port, dst.port, proto
+	if p.Tunnel == capture.TunnelVXLAN || p.Tunnel == capture.TunnelGeneve {
+		k.vni = p.TunnelID
+	}
 	return hi
 }
 
@@ -110,6 +114,7 @@ type conn struct {
 	icmpErrors uint32 // ICMP errors that quote it
 	inspected  uint8  // segments looked into for sbiAUSF
 	sbiAUSF    bool   // a request to the 5G core's authentication server was seen
+	tunnel     capture.TunnelKind
 	links      [2]link
 }
 
@@ -164,8 +169,15 @@ type Row struct {
 	Src, Dst         capture.Addr
 	SrcPort, DstPort uint16 // 0 for ICMP
 	Proto            uint8  // IP protocol number
+	ICMPType         uint8  // of the packet that opened it
+	ICMPCode         uint8
 	Flag             Flag
-	Refused          bool // no answer, or one that refuses: S0, REJ, RSTOS0, SH, or ICMP errors only
+	// Tunnel is that of the connection's first packet, with the addresses outside.
+	Tunnel   capture.TunnelKind
+	TunnelID uint32
+	OuterSrc capture.Addr
+	OuterDst capture.Addr
+	Refused  bool // no answer, or one that refuses: S0, REJ, RSTOS0, SH, or ICMP errors only
 	// Packets and Octets count frames on the wire since the connection's last
 	// row: from the initiator, from the responder.
 	Packets, Octets [2]uint64
@@ -185,8 +197,9 @@ type Config struct {
 	MaxConnections int
 }
 
-// DefaultMaxConnections takes about 18 MB when full.
-const DefaultMaxConnections = 1 << 16
+// DefaultMaxConnections takes about 9 MB when full, and 26 MB with the columns of
+// all groups.
+const DefaultMaxConnections = 1 << 15
 
 // Stats counts what a Tracker did.
 type Stats struct {
@@ -194,22 +207,19 @@ type Stats struct {
 	Evicted     uint64 // ended early because the table was full
 	Rows        uint64
 	ClockSteps  uint64 // times that packet time ran back by more than a minute
-	// OrphanFragments are IP fragments whose first fragment was not seen.
-	OrphanFragments uint64
 }
 
 // A Tracker joins packets into connections and makes their rows. It belongs to
 // one goroutine, and knows no time but that of the packets: the same packets
 // give the same rows.
 type Tracker struct {
-	conns     *table[connKey, conn]
-	lists     [numClasses + 1]list
-	now       int64
-	due       int64 // no deadline is earlier
-	fragments fragments
-	rows      rower
-	emit      func(*Row)
-	stats     Stats
+	conns *table[connKey, conn]
+	lists [numClasses + 1]list
+	now   int64
+	due   int64 // no deadline is earlier
+	rows  rower
+	emit  func(*Row)
+	stats Stats
 }
 
 // NewTracker returns a Tracker that hands each row to emit.
@@ -241,16 +251,8 @@ func (t *Tracker) Open() int { return t.conns.len() }
 // Add takes one packet, after the rows that were due before it.
 func (t *Tracker) Add(p *capture.Packet) {
 	t.Tick(p.Time)
-	wrong := p.WrongFragment
 	src, dst := end{p.Src, p.SrcPort}, end{p.Dst, p.DstPort}
-	if p.Fragment {
-		var overlap, ok bool
-		if src.port, dst.port, overlap, ok = t.fragments.ports(p, t.now); !ok {
-			t.stats.OrphanFragments++
-			return
-		}
-		wrong = wrong || overlap
-	} else if isICMP(p.Proto) {
+	if isICMP(p.Proto) {
 		src.port = icmpPort(p.Proto, p.ICMPType, p.ICMPCode, p.ICMPID)
 		dst.port = src.port
 	}
@@ -258,12 +260,12 @@ func (t *Tracker) Add(p *capture.Packet) {
 		return
 	}
 	var k connKey
-	hi := k.set(&src, &dst, p.Proto)
+	hi := k.set(&src, &dst, p, p.Proto)
 	hash := hashKey(&k)
 	i := t.conns.find(&k, hash)
 	if i >= 0 && p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN {
 		// The ports are in use again, by a connection that is new.
-		if c := t.conns.at(i); c.closed() && p.Seq != c.isn || c.tcp&(sawSYN|sawAnswer) == 0 {
+		if c := t.conns.at(i); c.closed() && p.Seq != c.isn || c.tcp&(sawSYN|sawAnswer) == 0 && c.sequenced() {
 			t.end(i, t.now)
 			i = -1
 		}
@@ -276,11 +278,14 @@ func (t *Tracker) Add(p *capture.Packet) {
 	if hi == c.hiFirst {
 		side = originator
 	}
-	if wrong {
+	if p.WrongFragment {
 		c.wrongFrags++
 	}
 	t.update(i, c, p, side)
 }
+
+// sequenced reports whether a TCP header of c was seen, and not just fragments.
+func (c *conn) sequenced() bool { return c.dir[originator].sequenced || c.dir[responder].sequenced }
 
 // icmpPort stands for both ports of an ICMP connection.
 func icmpPort(proto, typ, code uint8, id uint16) uint16 {
@@ -308,7 +313,7 @@ func (t *Tracker) addError(p *capture.Packet) bool {
 		dst.port = src.port
 	}
 	var k connKey
-	hi := k.set(&src, &dst, q.Proto)
+	hi := k.set(&src, &dst, p, q.Proto)
 	i := t.conns.find(&k, hashKey(&k))
 	if i < 0 {
 		return false
@@ -341,6 +346,10 @@ func (t *Tracker) open(k *connKey, hash uint64, p *capture.Packet, hi bool) int3
 	c.class = numClasses
 	t.stats.Connections++
 	t.push(active, i, c)
+	t.rows.begin(i)
+	if c.tunnel = p.Tunnel; p.Tunnel != capture.TunnelNone {
+		*t.rows.tunnels.begin(i) = tunnel{p.TunnelID, p.OuterSrc, p.OuterDst}
+	}
 	return i
 }
 
@@ -351,15 +360,12 @@ func (t *Tracker) update(i int32, c *conn, p *capture.Packet, side int) {
 	d.wire += uint64(p.WireLen)
 	next, renew := datagram, true
 	switch {
-	case p.Proto == capture.ProtoTCP && p.FragmentOffset == 0:
+	case p.Proto == capture.ProtoTCP && (!p.Fragment || p.Flags != 0): // with its header
 		if p.Flags&capture.URG != 0 {
 			c.urgent++
 		}
 		d.payload += uint64(c.track(p, side))
 		next, renew = c.tcpClass(p)
-		if t.rows.needs&needPayload != 0 {
-			c.inspect(p, side)
-		}
 	case p.Proto == capture.ProtoTCP:
 		d.payload += uint64(p.PayloadLen)
 		if next, renew = c.class, false; next == numClasses {
@@ -371,6 +377,7 @@ func (t *Tracker) update(i int32, c *conn, p *capture.Packet, side int) {
 		}
 		d.payload += uint64(p.PayloadLen)
 	}
+	t.rows.packet(i, c, p, side, t.now)
 	if renew || next != c.class {
 		if c.class != numClasses {
 			t.unlink(c.class, c)
@@ -417,7 +424,6 @@ func (t *Tracker) Tick(now int64) {
 func (t *Tracker) Flush() {
 	t.expire(1<<63 - 1)
 	t.rows.reset()
-	t.fragments = fragments{}
 }
 
 // expire makes the rows due by now, in the order of their deadlines.
@@ -447,7 +453,7 @@ func (t *Tracker) expire(now int64) {
 		// going on, as most DNS lookups are: its last row will say as much.
 		going := 2*(c.link(c.class).due-due) > timeouts[c.class]
 		if going && c.dir[originator].packets+c.dir[responder].packets > 0 {
-			t.row(c, due, false)
+			t.row(i, c, due, false)
 		}
 	}
 }
@@ -457,13 +463,13 @@ func (t *Tracker) end(i int32, time int64) {
 	c := t.conns.at(i)
 	t.unlink(c.class, c)
 	t.unlink(active, c)
-	t.row(c, time, true)
+	t.row(i, c, time, true)
 	t.conns.remove(i)
 }
 
-func (t *Tracker) row(c *conn, time int64, ended bool) {
+func (t *Tracker) row(i int32, c *conn, time int64, ended bool) {
 	t.stats.Rows++
-	t.emit(t.rows.row(c, time, ended))
+	t.emit(t.rows.row(i, c, time, ended))
 }
 
 // idlest returns the connection whose deadline was renewed longest ago: the head

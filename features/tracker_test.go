@@ -139,61 +139,80 @@ func TestUnreachableIsRefused(t *testing.T) {
 	}
 }
 
+// TestFragments feeds fragments as the decoder leaves them: with the ports of the
+// datagram's first one.
 func TestFragments(t *testing.T) {
-	fragment := func(at float64, id uint32, offset, n int, more bool) capture.Packet {
-		p := packet(at, capture.ProtoUDP, false, n)
-		p.Fragment, p.FragmentID, p.FragmentOffset, p.FragmentLen, p.MoreFragments = true, id, uint16(offset), n, more
-		if offset > 0 {
-			p.SrcPort, p.DstPort = 0, 0
-		}
+	fragment := func(at float64, proto uint8, offset, n int, wrong bool) capture.Packet {
+		p := packet(at, proto, false, n)
+		p.Fragment, p.FragmentOffset, p.FragmentLen, p.WrongFragment = true, uint16(offset), n, wrong
 		return p
 	}
-	bad := fragment(0, 1, 0, 1480, true)
-	bad.WrongFragment = true
-	answer := packet(2, capture.ProtoUDP, true, 10)
-	ping := fragment(0, 1, 0, 1480, true)
-	ping.Proto, ping.ICMPType, ping.ICMPID = capture.ProtoICMP, 8, 77
-	rest := fragment(0, 1, 1480, 100, false)
-	rest.Proto = capture.ProtoICMP
+	ping, rest := fragment(0, capture.ProtoICMP, 0, 1480, false), fragment(0, capture.ProtoICMP, 1480, 100, false)
 	pong := packet(.1, capture.ProtoICMP, true, 56)
-	pong.ICMPID = 77
-	tcpLater := script(t, "0 > S 1, .1 < RA 0, 20 > - 0+100")
-	for i, offset := range []uint16{0, 0, 1480} {
-		p := &tcpLater[i]
-		p.Fragment, p.FragmentID, p.FragmentOffset, p.FragmentLen, p.MoreFragments = i != 1, 1, offset, 100, i == 0
+	for _, p := range []*capture.Packet{&ping, &rest, &pong} {
+		p.ICMPType, p.ICMPID = 8, 77
 	}
+	pong.ICMPType = 0
+	tcpLater := script(t, "0 > S 1, .1 < RA 0, 20 > - 0+100")
+	tcpLater[2].Fragment, tcpLater[2].FragmentOffset = true, 1480
+	tiny := script(t, "0 > - 0, 0 > S 1, .1 < RA 0") // nmap -f: the flags come with the last fragment
+	tiny[0].Fragment, tiny[0].FragmentOffset, tiny[0].PayloadLen = true, 0, 0
+	tiny[1].Fragment, tiny[1].FragmentOffset, tiny[1].Whole = true, 8, []byte{}
 	for _, tc := range []struct {
 		name    string
 		packets []capture.Packet
-		want    string // wrong_fragment and payload of each row
-		orphans uint64
+		want    string // wrong_fragment, payload and flag of each row
 	}{
-		{"joined, and the answer", []capture.Packet{fragment(0, 1, 0, 1480, true), fragment(0, 1, 1480, 1480, true), fragment(0, 1, 2960, 40, false), answer}, "0 3000 10", 0},
-		{"out of order", []capture.Packet{fragment(0, 1, 0, 1480, true), fragment(0, 1, 2960, 40, false), fragment(0, 1, 1480, 1480, true)}, "0 3000 0", 0},
-		{"first one last", []capture.Packet{fragment(0, 1, 1480, 40, false), fragment(0, 1, 0, 1480, true)}, "0 1480 0", 1},
-		{"teardrop", []capture.Packet{fragment(0, 1, 0, 40, true), fragment(0, 1, 24, 8, false)}, "1 48 0", 0},
-		{"first one twice", []capture.Packet{fragment(0, 1, 0, 40, true), fragment(0, 1, 0, 40, true)}, "1 80 0", 0},
-		{"number used again by the next datagram", []capture.Packet{fragment(0, 1, 0, 1480, true), fragment(0, 1, 1480, 20, false), fragment(1, 1, 0, 1480, true), fragment(1, 1, 1480, 20, false)}, "0 3000 0", 0},
-		{"interleaved", []capture.Packet{fragment(0, 1, 0, 1480, true), fragment(0, 2, 0, 1480, true), fragment(0, 1, 1480, 20, false), fragment(0, 2, 1480, 20, false)}, "0 3000 0", 0},
-		{"bad checksum", []capture.Packet{bad}, "1 1480 0", 0},
-		{"after a minute", []capture.Packet{fragment(0, 1, 0, 1480, true), fragment(60, 1, 1480, 20, false)}, "0 1480 0", 1},
-		{"TCP, whose connection has ended since", tcpLater, "0 0 0 0 100 0", 0},
-		{"long ping", []capture.Packet{ping, rest, pong}, "0 1580 56", 0},
+		{"joined, and the answer", []capture.Packet{fragment(0, capture.ProtoUDP, 0, 1480, false), fragment(0, capture.ProtoUDP, 1480, 40, false), packet(2, capture.ProtoUDP, true, 10)}, "0 1520 10 SF"},
+		{"teardrop", []capture.Packet{fragment(0, capture.ProtoUDP, 0, 40, false), fragment(0, capture.ProtoUDP, 24, 8, true)}, "1 48 0 SF"},
+		{"TCP, whose connection has ended since", tcpLater, "0 0 0 REJ 0 100 0 OTH"},
+		{"SYN in tiny fragments", tiny, "0 0 0 REJ"},
+		{"long ping", []capture.Packet{ping, rest, pong}, "0 1580 56 SF"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var got []string
 			tr := newTracker(t, Config{Columns: []string{"wrong_fragment", "src_bytes", "dst_bytes"}}, func(r *Row) {
-				got = append(got, fmt.Sprint(r.Values[0], r.Values[1], r.Values[2]))
+				got = append(got, fmt.Sprint(r.Values[0], r.Values[1], r.Values[2], r.Flag))
 			})
 			for i := range tc.packets {
 				tr.Add(&tc.packets[i])
 			}
 			tr.Flush()
 			equal(t, []string{strings.Join(got, " ")}, tc.want)
-			if n := tr.Stats().OrphanFragments; n != tc.orphans {
-				t.Errorf("%d orphans, want %d", n, tc.orphans)
+		})
+	}
+}
+
+// TestTunnel checks that a VNI tells connections apart, that a TEID does not, and
+// that a row names its tunnel.
+func TestTunnel(t *testing.T) {
+	through := func(kind capture.TunnelKind, id uint32, back bool) capture.Packet {
+		p := packet(0, capture.ProtoUDP, back, 10)
+		p.Tunnel, p.TunnelID, p.OuterSrc = kind, id, server
+		return p
+	}
+	for _, tc := range []struct {
+		name    string
+		packets []capture.Packet
+		want    string
+	}{
+		{"GTP-U, a TEID for each direction", []capture.Packet{through(capture.TunnelGTPU, 1, false), through(capture.TunnelGTPU, 2, true)}, "GTP-U 1"},
+		{"VXLAN, one VNI", []capture.Packet{through(capture.TunnelVXLAN, 7, false), through(capture.TunnelVXLAN, 7, true)}, "VXLAN 7"},
+		{"VXLAN, two VNIs", []capture.Packet{through(capture.TunnelVXLAN, 7, false), through(capture.TunnelVXLAN, 8, false)}, "VXLAN 7 VXLAN 8"},
+		{"none", []capture.Packet{packet(0, capture.ProtoUDP, false, 10)}, "none 0"},
+	} {
+		var got []string
+		tr := newTracker(t, Config{}, func(r *Row) {
+			got = append(got, fmt.Sprint(r.Tunnel, " ", r.TunnelID))
+			if (r.OuterSrc == server) != (r.Tunnel != capture.TunnelNone) {
+				t.Errorf("%s: outer source %v", tc.name, r.OuterSrc)
 			}
 		})
+		for i := range tc.packets {
+			tr.Add(&tc.packets[i])
+		}
+		tr.Flush()
+		equal(t, []string{strings.Join(got, " ")}, tc.want)
 	}
 }
 
@@ -430,7 +449,7 @@ func TestHashSpreads(t *testing.T) {
 	tb := newTable[connKey, conn](1 << 16)
 	for i := range 1 << 16 {
 		var k connKey
-		k.set(&end{server, 80}, &end{capture.Addr{10: 0xff, 11: 0xff, 12: 10, 14: byte(i >> 8), 15: byte(i)}, 4000}, 6)
+		k.set(&end{server, 80}, &end{capture.Addr{10: 0xff, 11: 0xff, 12: 10, 14: byte(i >> 8), 15: byte(i)}, 4000}, &capture.Packet{}, 6)
 		tb.put(&k, hashKey(&k))
 	}
 	longest, run := 0, 0
@@ -454,7 +473,7 @@ func TestKey(t *testing.T) {
 		}
 		a, b := side(), side()
 		var ab, ba connKey
-		aHi, bHi := ab.set(&a, &b, 6), ba.set(&b, &a, 6)
+		aHi, bHi := ab.set(&a, &b, &capture.Packet{}, 6), ba.set(&b, &a, &capture.Packet{}, 6)
 		if ab != ba || aHi == bHi && a != b || hashKey(&ab) != hashKey(&ba) {
 			t.Fatalf("%v %v: %v %v, %v %v", a, b, ab, aHi, ba, bHi)
 		}
@@ -489,20 +508,27 @@ func TestMemory(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
 	}
-	before := heap()
-	tr := newTracker(t, Config{Columns: allColumns()}, func(*Row) {})
-	for i := range 3 * DefaultMaxConnections {
-		p := packet(float64(i)*1e-5, capture.ProtoUDP, false, 0)
-		p.Src[12], p.Src[13], p.Src[14] = byte(i>>16), byte(i>>8), byte(i)
-		tr.Add(&p)
+	// As the doc of DefaultMaxConnections has it.
+	for _, tc := range []struct {
+		name    string
+		columns []string
+		most    float64
+	}{{"KDD", kdd28, 10e6}, {"all groups", allColumns(), 36e6}} {
+		before := heap()
+		tr := newTracker(t, Config{Columns: tc.columns}, func(*Row) {})
+		for i := range 3 * DefaultMaxConnections {
+			p := packet(float64(i)*1e-5, capture.ProtoUDP, false, 0)
+			p.Src[12], p.Src[13], p.Src[14] = byte(i>>16), byte(i>>8), byte(i)
+			tr.Add(&p)
+		}
+		if tr.Open() != DefaultMaxConnections {
+			t.Errorf("%s: %d connections", tc.name, tr.Open())
+		}
+		used := heap() - before
+		t.Logf("%s: %d octets, %d an entry", tc.name, used, unsafe.Sizeof(entry[connKey, conn]{}))
+		if float64(used) > tc.most {
+			t.Errorf("%s: %d octets when full", tc.name, used)
+		}
+		runtime.KeepAlive(tr)
 	}
-	if tr.Open() != DefaultMaxConnections {
-		t.Errorf("%d connections", tr.Open())
-	}
-	used := heap() - before
-	t.Logf("%d octets, %d an entry", used, unsafe.Sizeof(entry[connKey, conn]{}))
-	if used > 19e6 { // as the doc of DefaultMaxConnections has it
-		t.Errorf("%d octets when full", used)
-	}
-	runtime.KeepAlive(tr)
 }

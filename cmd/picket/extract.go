@@ -1,43 +1,56 @@
 package main
 
 import (
-	"bufio"
+	"cmp"
 	"context"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/picket-ids/picket/capture"
 	"github.com/picket-ids/picket/features"
 )
 
-// identity are the columns of extract that say which connection a row is of.
-// None is a feature.
-var identity = []string{"start", "end", "source", "source_port", "destination", "destination_port", "protocol", "ended"}
+// extraction is what the flags of extract ask for.
+type extraction struct {
+	captures    []string
+	columns     []string
+	connections int
+	quiet       bool
+}
 
 func extract(ctx context.Context, args []string, std stdio) (int, error) {
+	var x extraction
 	fs := flagSet("extract", std)
 	files := fs.StringArrayP("read", "r", nil, "capture to read, as an argument does")
-	output := fs.StringP("output", "o", "-", "CSV file to write (-: standard output)")
+	output := fs.StringP("output", "o", "-", "file to write (-: standard output)")
+	format := fs.String("format", "", "csv or parquet (empty: by the ending of --output, else csv)")
 	names := fs.StringSlice("features", nil, "columns to write, by name (empty: all of the groups)")
 	groups := fs.StringSlice("group", nil, "groups to write (empty: all)")
-	quiet := fs.BoolP("quiet", "q", false, "show no progress")
-	connections := fs.Int("max-connections", 0, "connections tracked at a time (0: 65536)")
+	fs.BoolVarP(&x.quiet, "quiet", "q", false, "show no progress")
+	fs.IntVar(&x.connections, "max-connections", 0, "connections tracked at a time (0: 32768)")
 	if err := parse(fs, args); err != nil {
 		return 0, err
 	}
-	columns, err := chooseColumns(*names, *groups)
-	if err != nil {
+	var err error
+	if x.columns, err = chooseColumns(*names, *groups); err != nil {
 		return 0, err
 	}
+	if x.captures = append(*files, fs.Args()...); len(x.captures) == 0 {
+		return 0, errNoCapture
+	}
+	if *format == "" && strings.HasSuffix(*output, ".parquet") {
+		*format = "parquet"
+	}
 	write := func(w io.Writer) error {
-		return extractCSV(ctx, append(*files, fs.Args()...), w, columns, *connections, *quiet, std)
+		rows, err := newRowWriter(cmp.Or(*format, "csv"), w, x.columns)
+		if err != nil {
+			return err
+		}
+		return errors.Join(x.run(ctx, rows, std), rows.close())
 	}
 	if *output == "-" {
 		return exitNothing, write(std.out)
@@ -84,40 +97,32 @@ func writeFile(path string, write func(io.Writer) error) error {
 	return os.Rename(path+".part", path)
 }
 
-func extractCSV(ctx context.Context, captures []string, w io.Writer, columns []string, connections int, quiet bool, std stdio) error {
-	buffer := bufio.NewWriterSize(w, 1<<16)
-	out := csv.NewWriter(buffer)
-	record := append(slices.Clone(identity), columns...)
-	if err := out.Write(record); err != nil {
-		return err
-	}
+// run writes the rows of all captures, each as if it were alone.
+func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
+	var name string
 	var writeErr error
-	t, err := features.NewTracker(features.Config{Columns: columns, MaxConnections: connections}, func(r *features.Row) {
-		record = append(record[:0], stamp(r.Start), stamp(r.End), r.Src.String(), strconv.Itoa(int(r.SrcPort)),
-			r.Dst.String(), strconv.Itoa(int(r.DstPort)), strconv.Itoa(int(r.Proto)), strconv.FormatBool(r.Ended))
-		for _, v := range r.Values {
-			record = append(record, strconv.FormatFloat(float64(v), 'g', -1, 32))
-		}
-		if err := out.Write(record); err != nil && writeErr == nil {
+	t, err := features.NewTracker(features.Config{Columns: x.columns, MaxConnections: x.connections}, func(r *features.Row) {
+		if err := rows.write(name, r); writeErr == nil {
 			writeErr = err
 		}
 	})
 	if err != nil {
 		return err
 	}
-	var decoder capture.Decoder
-	readErr := readCaptures(ctx, captures, std, quiet, func(src capture.Source) error {
-		return capture.Read(ctx, src, &decoder, func(_ *capture.Frame, p *capture.Packet, o capture.Outcome) error {
-			if o.HasPacket() {
-				t.Add(p)
-			}
-			return writeErr
+	for _, name = range x.captures {
+		var decoder capture.Decoder
+		err := readCaptures(ctx, []string{name}, std, x.quiet, func(src capture.Source) error {
+			return capture.Read(ctx, src, &decoder, func(_ *capture.Frame, p *capture.Packet, o capture.Outcome) error {
+				if o.HasPacket() {
+					t.Add(p)
+				}
+				return writeErr
+			})
 		})
-	})
-	t.Flush()
-	out.Flush()
-	return errors.Join(readErr, writeErr, out.Error(), buffer.Flush())
+		t.Flush()
+		if err = errors.Join(err, writeErr); err != nil {
+			return err
+		}
+	}
+	return nil
 }
-
-// stamp writes a time as RFC 3339 in UTC.
-func stamp(ns int64) string { return time.Unix(0, ns).UTC().Format(time.RFC3339Nano) }

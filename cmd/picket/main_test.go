@@ -7,11 +7,15 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
 
 	"github.com/picket-ids/picket/runtime/onnx"
 )
@@ -300,7 +304,7 @@ func TestExtract(t *testing.T) {
 	}
 	refused := 0
 	for _, r := range rows[1:] {
-		if r[2] == "10.77.1.66" && r[len(r)-1] == "1" {
+		if r[3] == "10.77.1.66" && r[len(r)-1] == "1" {
 			refused++
 		}
 	}
@@ -313,6 +317,59 @@ func TestExtract(t *testing.T) {
 	if after, err := os.Stat(path); err != nil || after.Size() == 0 {
 		t.Error("a failed extract has destroyed the file before it")
 	}
+}
+
+// TestExtractFormats checks that Parquet and CSV hold the same rows.
+func TestExtractFormats(t *testing.T) {
+	args := []string{"extract", "-q", "../../testdata/scan.pcap.gz", "../../testdata/brute.pcap.gz", "-o"}
+	dir := t.TempDir()
+	for _, name := range []string{"rows.csv", "rows.parquet"} {
+		if code, _, stderr := picket(t, nil, append(args, filepath.Join(dir, name))...); code != exitNothing {
+			t.Fatal(stderr)
+		}
+	}
+	f, err := os.Open(filepath.Join(dir, "rows.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := os.Open(filepath.Join(dir, "rows.parquet"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	r := parquet.NewReader(p)
+	defer r.Close()
+	if r.NumRows() != int64(len(want)-1) || len(want) < 1000 {
+		t.Fatalf("%d rows in Parquet, %d in CSV", r.NumRows(), len(want)-1)
+	}
+	for k := 1; k < len(want); k++ {
+		got := map[string]any{}
+		if err := r.Read(&got); err != nil {
+			t.Fatal(err)
+		}
+		for c, name := range want[0] {
+			if a, b := fmt.Sprint(got[name]), want[k][c]; a != b && !sameTime(got[name], b) {
+				t.Fatalf("row %d, %s: %v in Parquet, %v in CSV", k, name, a, b)
+			}
+		}
+	}
+}
+
+// sameTime reports whether v is the nanoseconds since the epoch, or the time, of s.
+func sameTime(v any, s string) bool {
+	at, err := time.Parse(time.RFC3339Nano, s)
+	switch v := v.(type) {
+	case int64:
+		return err == nil && at.UnixNano() == v
+	case time.Time:
+		return err == nil && at.Equal(v)
+	}
+	return false
 }
 
 func TestFeatures(t *testing.T) {
@@ -330,6 +387,16 @@ func TestFeatures(t *testing.T) {
 	if code != exitNothing || !strings.Contains(stdout, "dst_host_srv_diff_host_rate") {
 		t.Errorf("exit %d\n%s", code, stdout)
 	}
+}
+
+// TestFeaturesPage checks that docs/features.md is what the registry says. -update
+// writes it anew.
+func TestFeaturesPage(t *testing.T) {
+	code, stdout, stderr := picket(t, nil, "features", "--markdown")
+	if code != exitNothing {
+		t.Fatal(stderr)
+	}
+	golden(t, "../docs/features.md", []byte(stdout))
 }
 
 func TestModel(t *testing.T) {

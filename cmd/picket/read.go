@@ -10,12 +10,14 @@ import (
 	"github.com/picket-ids/picket/capture"
 )
 
+var errNoCapture = errors.New("no capture named: give a pcap or pcapng file, or - for standard input")
+
 // readCaptures passes the captures of the given names to take, in their order;
 // "-" is standard input. A capture that was cut off counts as far as it goes,
 // with a warning; any other error ends the reading.
 func readCaptures(ctx context.Context, names []string, std stdio, quiet bool, take func(capture.Source) error) error {
 	if len(names) == 0 {
-		return errors.New("no capture named: give a pcap or pcapng file, or - for standard input")
+		return errNoCapture
 	}
 	show := !quiet && terminal(std.err) > 0
 	for _, name := range names {

@@ -22,7 +22,7 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	asJSON := fs.Bool("json", false, "write events to standard output, one JSON object a line")
 	quiet := fs.BoolP("quiet", "q", false, "write no words, only the exit code (and JSON, if asked for)")
 	gateway := fs.String("gateway", hostname(), "name of this gateway in events and topics")
-	connections := fs.Int("max-connections", 0, "connections tracked at a time; beyond, the one idle longest is judged early (0: 65536)")
+	connections := fs.Int("max-connections", 0, "connections tracked at a time; beyond, the one idle longest is judged early (0: 32768)")
 	wait := fs.Duration("mqtt-wait", 30*time.Second, "how long to wait for the broker's acknowledgements at the end")
 	models.addFlags(fs)
 	broker.AddFlags(fs)

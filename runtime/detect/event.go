@@ -59,11 +59,12 @@ type endpoint struct {
 }
 
 type network struct {
-	Type      string `json:"type"`
-	Transport string `json:"transport"`
-	Protocol  string `json:"protocol,omitempty"`
-	Packets   uint64 `json:"packets"`
-	Bytes     uint64 `json:"bytes"`
+	Type        string `json:"type"`
+	Transport   string `json:"transport"`
+	Protocol    string `json:"protocol,omitempty"`
+	CommunityID string `json:"community_id"` // of the connection with the highest score
+	Packets     uint64 `json:"packets"`
+	Bytes       uint64 `json:"bytes"`
 }
 
 // Phases of an incident.
@@ -87,6 +88,15 @@ type Details struct {
 	Model       ModelID    `json:"model"`            // whose score that is
 	Models      []Opinion  `json:"models,omitempty"` // of each, when there are several
 	Why         []Evidence `json:"why"`
+	Tunnel      *Tunnel    `json:"tunnel,omitempty"`
+}
+
+// Tunnel is what the connection with the highest score was inside of.
+type Tunnel struct {
+	Kind        string `json:"kind"`
+	ID          uint32 `json:"id"` // TEID, VNI or key, 0 when the kind has none
+	Source      string `json:"source"`
+	Destination string `json:"destination"`
 }
 
 // ModelID names a model.

@@ -237,7 +237,7 @@ func (d *Detector) publish(i *incident, phase string, time int64) {
 		Source:      &endpoint{r.Src.String(), r.SrcPort, i.packets[0], i.octets[0]},
 		Destination: &endpoint{r.Dst.String(), r.DstPort, i.packets[1], i.octets[1]},
 		Network: network{
-			Type: networkType(r.Src), Transport: transport(r.Proto), Protocol: features.ServiceName(r.Proto, r.DstPort),
+			Type: networkType(r.Src), Transport: transport(r.Proto), Protocol: features.ServiceName(r.Proto, r.DstPort), CommunityID: r.CommunityID(),
 			Packets: i.packets[0] + i.packets[1], Bytes: i.octets[0] + i.octets[1],
 		},
 		Picket: Details{
@@ -245,6 +245,9 @@ func (d *Detector) publish(i *incident, phase string, time int64) {
 			Sources: i.sources.Count(), Targets: i.targets.Count(), Ports: min(i.ports.Count(), int(i.connections)),
 			Score: round(i.score, 6), Threshold: m.Threshold, Model: m.id(), Why: d.explain(i.model, r.Values),
 		},
+	}
+	if r.Tunnel != capture.TunnelNone {
+		e.Picket.Tunnel = &Tunnel{r.Tunnel.String(), r.TunnelID, r.OuterSrc.String(), r.OuterDst.String()}
 	}
 	if len(d.models) > 1 {
 		for k, m := range d.models {

@@ -85,9 +85,6 @@ func (s *Scan) read() string {
 			not = append(not, words)
 		}
 	}
-	if n := st.Tracker.OrphanFragments; n > 0 {
-		not = append(not, count(n, "fragment")+" without their first")
-	}
 	if len(not) > 0 {
 		fmt.Fprintf(&b, "\nnot decoded: %s", strings.Join(not, ", "))
 	}
@@ -246,6 +243,23 @@ func Dictionary(w io.Writer, all []features.Feature) error {
 		}
 	}
 	return t.Flush()
+}
+
+// DictionaryMarkdown writes features as a page of the documentation.
+func DictionaryMarkdown(w io.Writer, all []features.Feature) error {
+	var b strings.Builder
+	b.WriteString("# Features\n\nWritten by `picket features --markdown`; a test fails when it is out of date. A feature with\n" +
+		"values in its last column also has a column `name=value` for each of them, 1 or 0.\n")
+	group := ""
+	for _, f := range all {
+		if title := fmt.Sprintf("%s, a row for each %s", f.Group, f.Row); title != group {
+			group = title
+			fmt.Fprintf(&b, "\n## %s\n\nSource: %s.\n\n| name | unit | meaning | values |\n|---|---|---|---|\n", title, f.Source)
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Name, f.Unit, f.Doc, strings.Join(f.OneHot, " "))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // wrap breaks text into lines of at most width runes where words allow.

@@ -2,41 +2,58 @@
 
 import argparse
 import os
+import resource
 import sys
+import time
 
+from . import config
 from .data import DataError
 from .export import GateError
-from .recipes import nslkdd
+from .recipes import iot, nslkdd
+from .work import say
 
-RECIPES = {"nslkdd": nslkdd}
+RECIPES = {"nslkdd": nslkdd, "iot": iot}
+VERBS = {"explore": "pictures and words on the data", "train": "fit every model for every seed",
+         "evaluate": "measure them; after train", "export": "pass the gate and write OUT/*.onnx; after evaluate",
+         "report": "write OUT/reports/*.md and plots; after export"}
 
 
 def main(argv=None):
     """Exit status: 0 done, 2 with one line on standard error."""
     parser = argparse.ArgumentParser(prog="picket-train", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, text in (("explore", "compare designs on training data; minutes"),
-                       ("train", "train, measure, export and report")):
+    for verb, text in VERBS.items():
         sub = verbs.add_parser(verb, help=text)
         sub.add_argument("recipe", choices=RECIPES)
+        sub.add_argument("--config", metavar="FILE", help="instead of the recipe's own TOML file")
         sub.add_argument("--data", metavar="PATH", default=os.environ.get("PICKET_DATA"),
-                         help="zip or folder of the data set (default: $PICKET_DATA, else "
-                              "download to build/data)")
+                         help="folder with nsl-kdd/ and iot-telecom/, or the recipe's own zip, folder "
+                              "or file (default: $PICKET_DATA, else download NSL-KDD to build/data)")
         sub.add_argument("--out", metavar="DIR", default="models",
-                         help="where the model and reports/ go (default: %(default)s)")
+                         help="where models and reports/ go (default: %(default)s)")
+        sub.add_argument("--work", metavar="DIR", default="build/train",
+                         help="what one verb leaves for the next (default: %(default)s)")
         if verb == "train":
-            sub.add_argument("--seed", type=int, default=0,
-                             help="the seed that ships, the first of five (default: %(default)s)")
+            sub.add_argument("--dask", metavar="ADDRESS",
+                             help="train XGBoost on this Dask cluster (needs the extra [dask])")
+        if verb == "evaluate":
+            sub.add_argument("--leave-out", action="store_true",
+                             help="compare designs by leaving attacks out of the training data instead")
+        if verb == "export":
+            sub.add_argument("--picket", metavar="PROGRAM",
+                             help="also have this picket check and time each model")
     args = parser.parse_args(argv)
-    recipe = RECIPES[args.recipe]
+    began = time.monotonic()
     try:
-        if args.verb == "explore":
-            recipe.explore(args.data, args.out)
-        else:
-            recipe.train(args.data, args.out, args.seed)
+        recipe = RECIPES[args.recipe]
+        run = {"explore": recipe.explore, "train": recipe.train, "evaluate": recipe.evaluate,
+               "export": recipe.export_models, "report": recipe.report}[args.verb]
+        run(args, config.load(args.recipe, args.config))
     except (DataError, GateError) as err:
         print(f"picket-train: {args.verb} {args.recipe}: {err}", file=sys.stderr)
         return 2
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    say(f"{args.verb} {args.recipe}: {time.monotonic() - began:.0f} s, {most:,.0f} MiB at most")
     return 0
 
 

@@ -87,11 +87,12 @@ FAMILY = {attack: family for family, attacks in FAMILIES.items() for attack in a
 def load_nslkdd(path=None, cache="build/data/nsl-kdd", parts=("train", "test", "test21")):
     """Parts of NSL-KDD as data frames of COLUMNS, categories as text, and the SHA-256 by file.
 
-    path is a zip or a folder; without one the files are downloaded once into cache.
+    path is a zip or a folder, or one that holds nsl-kdd/ with either; without one the files are
+    downloaded once into cache.
     """
     if path is None:
         path = download_nslkdd(cache, parts)
-    path = pathlib.Path(path)
+    path = _inside(pathlib.Path(path))
     frames, hashes = {}, {}
     for name in parts:
         part = PARTS[name]
@@ -174,6 +175,15 @@ def _feature(frame, column):
     if column in TELECOM:  # 5G core functions and signalling: NSL-KDD of 1998 has none
         return np.zeros(len(frame))
     return frame[column]
+
+
+def _inside(path):
+    """The folder or zip of NSL-KDD, given that or the folder of all data sets."""
+    for inner in (path / "nsl-kdd", path):
+        if inner.is_dir():
+            found = inner / "NSL-KDD.zip"
+            return found if found.is_file() else inner
+    return path
 
 
 def _read(path, file):

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 BLUE, RED, ORANGE, GREY = "#30638e", "#b23a48", "#e09f3e", "#8d99ae"
+COLOURS = (BLUE, ORANGE, "#4c956c", "#7b5ea7", RED, "#2a9d8f", "#6d6875", "#000000")
 
 
 def table(header, rows):
@@ -51,28 +52,28 @@ def prose(text, width=100):
 
 
 def roc(path, curves, points):
-    """curves: (name, truth, scores) …; points: (nominal rate, real rate, recall) …"""
-    axes = _axes("False-positive rate", "Recall")
-    for (name, truth, scores), colour in zip(curves, (BLUE, ORANGE)):
+    """curves: (name, truth, scores) …, at most eight; points: (nominal rate, real rate, recall) …"""
+    plot = axes("False-positive rate", "Recall")
+    for (name, truth, scores), colour in zip(curves, COLOURS):
         false, hit, _ = roc_curve(truth, scores)
-        axes.plot(false, hit, color=colour, label=name)
+        plot.plot(false, hit, color=colour, label=name)
     for (name, false, hit), marker in zip(points, "os^"):
-        axes.plot(false, hit, marker, color=RED, markersize=5, label=f"nominal {name}")
-    axes.plot([0, 1], [0, 1], "--", color=GREY, linewidth=.8, label="chance")
-    axes.legend(loc="lower right", frameon=False)
-    _save(path)
+        plot.plot(false, hit, marker, color=RED, markersize=5, label=f"nominal {name}")
+    plot.plot([0, 1], [0, 1], "--", color=GREY, linewidth=.8, label="chance")
+    plot.legend(loc="lower right", frameon=False, fontsize=8)
+    save(path)
 
 
 def precision_recall(path, curves):
     """curves: (name, truth, scores) …; a dotted line marks the share of attacks in each."""
-    axes = _axes("Recall", "Precision")
+    plot = axes("Recall", "Precision")
     for (name, truth, scores), colour in zip(curves, (BLUE, ORANGE)):
         precision, recall, _ = precision_recall_curve(truth, scores)
-        axes.plot(recall, precision, color=colour, label=name)
-        axes.axhline(np.mean(truth), color=colour, linestyle=":", linewidth=.8)
-    axes.set_ylim(0, 1.03)
-    axes.legend(loc="lower left", frameon=False)
-    _save(path)
+        plot.plot(recall, precision, color=colour, label=name)
+        plot.axhline(np.mean(truth), color=colour, linestyle=":", linewidth=.8)
+    plot.set_ylim(0, 1.03)
+    plot.legend(loc="lower left", frameon=False)
+    save(path)
 
 
 def confusion(path, truth, called):
@@ -80,46 +81,47 @@ def confusion(path, truth, called):
     counts = np.array([[((truth == row) & (called == column)).sum() for column in (0, 1)]
                        for row in (0, 1)])
     shares = counts / counts.sum(axis=1, keepdims=True)
-    axes = _axes("Called", "Truth")
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    plot = axes("Called", "Truth")
+    plot.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row in (0, 1):
         for column in (0, 1):
-            axes.text(column, row, f"{counts[row, column]:,}\n{shares[row, column]:.1%}",
+            plot.text(column, row, f"{counts[row, column]:,}\n{shares[row, column]:.1%}",
                       ha="center", va="center",
                       color="white" if shares[row, column] > .5 else "black")
-    axes.set_xticks([0, 1], ["normal", "anomalous"])
-    axes.set_yticks([0, 1], ["normal", "attack"], rotation=90, va="center")
-    _save(path)
+    plot.set_xticks([0, 1], ["normal", "anomalous"])
+    plot.set_yticks([0, 1], ["normal", "attack"], rotation=90, va="center")
+    save(path)
 
 
-def histogram(path, groups, cut):
-    """groups: (name, scores) …, drawn as shares on logarithmic axes; cut is the threshold."""
-    axes = _axes("Score (log-odds scale)", "Share of the group's rows")
-    ticks = np.array([1e-5, 1e-4, 1e-3, .01, .1, .5, .9, .99, .999, .9999])
-    edges = np.linspace(-12, 10, 56)
+def histogram(path, groups, cut, log_odds=True):
+    """groups: (name, scores) …, drawn as shares on a logarithmic axis; cut is the threshold."""
+    plot = axes("Score (log-odds scale)" if log_odds else "Score", "Share of the group's rows")
+    place = _log_odds if log_odds else np.asarray
+    edges = np.linspace(-12, 10, 56) if log_odds else np.linspace(0, 1, 61)
     for (name, scores), colour in zip(groups, (BLUE, RED, ORANGE)):
-        axes.hist(_log_odds(scores).clip(edges[0], edges[-1]), bins=edges,
+        plot.hist(place(scores).clip(edges[0], edges[-1]), bins=edges,
                   weights=np.full(len(scores), 1 / len(scores)), histtype="step", linewidth=1.3,
                   color=colour, label=f"{name} ({len(scores):,})")
-    axes.axvline(_log_odds(cut), color="black", linestyle="--", linewidth=.8,
-                 label=f"threshold {cut:.4f}")
-    axes.set_xticks(_log_odds(ticks), [f"{tick:g}" for tick in ticks], rotation=45, fontsize=8)
-    axes.set_yscale("log")
-    axes.set_ylim(1e-4, 30)
-    axes.legend(loc="upper left", frameon=False, fontsize=8)
-    _save(path)
+    plot.axvline(place(cut), color="black", linestyle="--", linewidth=.8, label=f"threshold {cut:.4f}")
+    if log_odds:
+        ticks = np.array([1e-5, 1e-4, 1e-3, .01, .1, .5, .9, .99, .999, .9999])
+        plot.set_xticks(_log_odds(ticks), [f"{tick:g}" for tick in ticks], rotation=45, fontsize=8)
+    plot.set_yscale("log")
+    plot.set_ylim(1e-4, 30)
+    plot.legend(loc="upper left", frameon=False, fontsize=8)
+    save(path)
 
 
 def bars(path, label, names, means, spreads):
     """Horizontal bars 0 to 1 with their standard deviations."""
-    axes = _axes(label, "")
+    plot = axes(label, "")
     at = np.arange(len(names))[::-1]
-    axes.barh(at, means, xerr=spreads, color=BLUE, ecolor="black", capsize=3, height=.6)
+    plot.barh(at, means, xerr=spreads, color=BLUE, ecolor="black", capsize=3, height=.6)
     for y, mean in zip(at, means):
-        axes.text(.02, y, share(mean), va="center", color="white", fontsize=8)
-    axes.set_yticks(at, names)
-    axes.set_xlim(0, 1.03)
-    _save(path)
+        plot.text(.02, y, share(mean), va="center", color="white", fontsize=8)
+    plot.set_yticks(at, names)
+    plot.set_xlim(0, 1.03)
+    save(path)
 
 
 def _log_odds(score):
@@ -127,15 +129,17 @@ def _log_odds(score):
     return np.log(score / (1 - score))
 
 
-def _axes(x, y):
-    _, axes = plt.subplots(figsize=(5.2, 3.9), layout="constrained")
+def axes(x, y, size=(5.2, 3.9)):
+    """One empty plot with its axes named; size in inches."""
+    _, axes = plt.subplots(figsize=size, layout="constrained")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)
     return axes
 
 
-def _save(path):
+def save(path):
+    """Writes the open plot as a PNG and closes it."""
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     plt.savefig(path, dpi=90, metadata={"Software": None})  # same pixels, same bytes
     plt.close()
