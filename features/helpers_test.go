@@ -116,9 +116,14 @@ func equal(t testing.TB, got []string, want ...string) {
 	}
 }
 
-// allColumns names every column of the dictionary.
+// featuresOf returns those of a kind of row.
+func featuresOf(row RowKind) []Feature {
+	return slices.DeleteFunc(All(), func(f Feature) bool { return f.Row != row })
+}
+
+// allColumns names every column that a connection's row can have.
 func allColumns() (all []string) {
-	for _, f := range All() {
+	for _, f := range featuresOf(ConnectionRow) {
 		all = append(all, f.Columns()...)
 	}
 	return all

@@ -1,7 +1,7 @@
 // Package features joins packets into connections and computes named features
-// of them: KDD'99's connection features and those of telecom traffic. The
-// registry is the dictionary of all names; a Tracker computes the columns it is
-// asked for.
+// of them, KDD'99's connection features and those of telecom traffic, and features
+// of the packets themselves. The registry is the dictionary of all names; a Tracker
+// and a PacketTracker compute the columns they are asked for.
 package features
 
 import (
@@ -61,6 +61,8 @@ type sample struct {
 	sizes     bands
 	behaviour behaviourView
 	dns       dnsView
+
+	packet packetSample // of a packet's row; what stands above is of a connection's
 }
 
 // Columns returns the names of all columns of a feature: its own, or those of
@@ -76,7 +78,7 @@ func (f *Feature) Columns() []string {
 // All returns the dictionary in the order of its groups.
 func All() []Feature { return append([]Feature(nil), dictionary...) }
 
-var dictionary = concat(basicGroup, timeGroup, hostGroup, telecomGroup, flowGroup, behaviourGroup, dnsFeatures)
+var dictionary = concat(basicGroup, timeGroup, hostGroup, telecomGroup, flowGroup, behaviourGroup, dnsFeatures, packetGroup)
 
 func concat(groups ...[]Feature) (all []Feature) {
 	for _, g := range groups {
@@ -85,10 +87,12 @@ func concat(groups ...[]Feature) (all []Feature) {
 	return all
 }
 
-var byName = func() map[string]*Feature {
-	m := make(map[string]*Feature, len(dictionary))
+// byName holds the features of each kind of row. One that both have (protocol_type)
+// gives its values the same names.
+var byName = func() map[RowKind]map[string]*Feature {
+	m := map[RowKind]map[string]*Feature{ConnectionRow: {}, PacketRow: {}}
 	for i := range dictionary {
-		m[dictionary[i].Name] = &dictionary[i]
+		m[dictionary[i].Row][dictionary[i].Name] = &dictionary[i]
 	}
 	return m
 }()
@@ -99,10 +103,10 @@ type column struct {
 	code    int // of the one-hot column, -1 for the feature itself
 }
 
-// compile finds the column of the given name.
-func compile(name string) (column, error) {
+// compile finds the column of the given name in rows of a kind.
+func compile(row RowKind, name string) (column, error) {
 	base, value, oneHot := strings.Cut(name, "=")
-	f := byName[base]
+	f := byName[row][base]
 	switch {
 	case f == nil:
 	case !oneHot:
@@ -112,7 +116,7 @@ func compile(name string) (column, error) {
 			return column{f, code}, nil
 		}
 	}
-	return column{}, fmt.Errorf("%q is no feature that this build computes (see picket features)", name)
+	return column{}, fmt.Errorf("%q is no feature of a %s that this build computes (see picket features)", name, row)
 }
 
 // filler fills the columns of one feature.
@@ -122,20 +126,60 @@ type filler struct {
 	codes []int // column of each code's one-hot, -1 likewise; nil for none
 }
 
+// newFillers returns what fills the columns of a kind of row, and what that needs.
+func newFillers(row RowKind, columns []string) (fs []filler, needs need, err error) {
+	if err := Check(row, columns); err != nil {
+		return nil, 0, err
+	}
+	index := map[string]int{}
+	for at, name := range columns {
+		c, _ := compile(row, name)
+		needs |= c.feature.needs
+		if c.code < 0 {
+			fs = append(fs, filler{value: c.feature.value, at: at})
+			continue
+		}
+		k, ok := index[c.feature.Name]
+		if !ok {
+			k = len(fs)
+			index[c.feature.Name] = k
+			fs = append(fs, filler{value: c.feature.value, at: -1, codes: slices.Repeat([]int{-1}, len(c.feature.OneHot))})
+		}
+		fs[k].codes[c.code] = at
+	}
+	return fs, needs, nil
+}
+
+// fill fills the columns of a row.
+func fill(values []float32, fs []filler, s *sample) {
+	clear(values) // one-hot columns are 0 but for one
+	for i := range fs {
+		f := &fs[i]
+		v := f.value(s)
+		if f.at >= 0 {
+			values[f.at] = float32(v)
+		} else if at := f.codes[int(v)]; at >= 0 {
+			values[at] = 1
+		}
+	}
+}
+
 // ValueName returns the name that a categorical feature gives to v, "" when it
 // gives none.
 func ValueName(feature string, v float64) string {
-	if f := byName[feature]; f != nil && v >= 0 && v < float64(len(f.OneHot)) && v == math.Trunc(v) {
-		return f.OneHot[int(v)]
+	for _, row := range []RowKind{ConnectionRow, PacketRow} {
+		if f := byName[row][feature]; f != nil && v >= 0 && v < float64(len(f.OneHot)) && v == math.Trunc(v) {
+			return f.OneHot[int(v)]
+		}
 	}
 	return ""
 }
 
-// Check reports whether every name is a column that a row can have, once, and
-// names the first that is not.
-func Check(columns []string) error {
+// Check reports whether every name is a column that rows of a kind can have, once,
+// and names the first that is not.
+func Check(row RowKind, columns []string) error {
 	for i, name := range columns {
-		if _, err := compile(name); err != nil {
+		if _, err := compile(row, name); err != nil {
 			return fmt.Errorf("column %d: %w", i+1, err)
 		}
 		if slices.Contains(columns[:i], name) {
@@ -161,24 +205,8 @@ type rower struct {
 }
 
 func newRower(columns []string) (r rower, err error) {
-	if err := Check(columns); err != nil {
+	if r.fillers, r.needs, err = newFillers(ConnectionRow, columns); err != nil {
 		return r, err
-	}
-	index := map[string]int{}
-	for at, name := range columns {
-		c, _ := compile(name)
-		r.needs |= c.feature.needs
-		if c.code < 0 {
-			r.fillers = append(r.fillers, filler{value: c.feature.value, at: at})
-			continue
-		}
-		k, ok := index[c.feature.Name]
-		if !ok {
-			k = len(r.fillers)
-			index[c.feature.Name] = k
-			r.fillers = append(r.fillers, filler{value: c.feature.value, at: -1, codes: slices.Repeat([]int{-1}, len(c.feature.OneHot))})
-		}
-		r.fillers[k].codes[c.code] = at
 	}
 	r.out.Values = make([]float32, len(columns))
 	if r.needs&needTime != 0 {
@@ -246,7 +274,7 @@ func (r *rower) row(i int32, c *conn, time int64, ended bool) *Row {
 		s.host = r.host.measure(c, time, err, ended)
 	}
 	o := &r.out
-	o.Time, o.Start, o.End, o.Ended = time, c.start, c.last, ended
+	o.Kind, o.Time, o.Start, o.End, o.Ended = ConnectionRow, time, c.start, c.last, ended
 	o.Src, o.Dst, o.Proto, o.Flag = c.addr(originator), c.addr(responder), c.key.proto, s.flag
 	o.SrcPort, o.DstPort, o.ICMPType, o.ICMPCode = 0, 0, c.icmpType, c.icmpCode
 	if !c.isICMP() {
@@ -267,16 +295,7 @@ func (r *rower) row(i int32, c *conn, time int64, ended bool) *Row {
 	o.Serial = int(c.rows)
 	c.rows++
 	r.measure(i, c, time)
-	clear(o.Values) // one-hot columns are 0 but for one
-	for i := range r.fillers {
-		f := &r.fillers[i]
-		v := f.value(s)
-		if f.at >= 0 {
-			o.Values[f.at] = float32(v)
-		} else if at := f.codes[int(v)]; at >= 0 {
-			o.Values[at] = 1
-		}
-	}
+	fill(o.Values, r.fillers, s)
 	return o
 }
 

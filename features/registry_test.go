@@ -7,19 +7,25 @@ import (
 )
 
 func TestDictionary(t *testing.T) {
-	seen := map[string]bool{}
+	seen := map[string]Feature{} // by the name and row, and by the name
 	for _, f := range All() {
 		if f.Name == "" || f.Doc == "" || f.Unit == "" || f.Group == "" || f.Row == "" || f.Source == "" || f.value == nil {
 			t.Errorf("incomplete: %+v", f)
 		}
-		if seen[f.Name] || strings.Contains(f.Name, "=") {
-			t.Errorf("name %q", f.Name)
+		if id := f.Name + " of a " + string(f.Row); seen[id].Name != "" || strings.Contains(f.Name, "=") {
+			t.Errorf("name %q", id)
+		} else {
+			seen[id] = f
 		}
-		seen[f.Name] = true
+		// A name stands for the same values in either row: ValueName knows no rows.
+		if g, ok := seen[f.Name]; ok && (!slices.Equal(f.OneHot, g.OneHot) || f.Unit != g.Unit) {
+			t.Errorf("%s differs in rows of a %s and a %s", f.Name, f.Row, g.Row)
+		}
+		seen[f.Name] = f
 		if len(f.OneHot) == 1 || (f.OneHot != nil) != (f.Unit == code) {
 			t.Errorf("%s is one of %d, in %s", f.Name, len(f.OneHot), f.Unit)
 		}
-		if err := Check(f.Columns()); err != nil {
+		if err := Check(f.Row, f.Columns()); err != nil {
 			t.Error(err)
 		}
 		if len(f.Columns()) != 1+len(f.OneHot) {
@@ -27,7 +33,7 @@ func TestDictionary(t *testing.T) {
 		}
 	}
 	All()[0].Name = "changed"
-	if byName["duration"] == nil || All()[0].Name != "duration" {
+	if byName[ConnectionRow]["duration"] == nil || All()[0].Name != "duration" {
 		t.Error("All gives away the dictionary")
 	}
 }
@@ -47,8 +53,8 @@ func TestKDDOrder(t *testing.T) {
 }
 
 func TestUnknownColumns(t *testing.T) {
-	for _, name := range []string{"rev_bytes", "", "flag=S9", "flag=", "duration=1", "=", "Flag", "service=http "} {
-		for _, err := range []error{Check([]string{"count", name}), func() error {
+	for _, name := range []string{"rev_bytes", "", "flag=S9", "flag=", "duration=1", "=", "Flag", "service=http ", "packet_size"} {
+		for _, err := range []error{Check(ConnectionRow, []string{"count", name}), func() error {
 			_, err := NewTracker(Config{Columns: []string{"count", name}}, nil)
 			return err
 		}()} {
@@ -63,7 +69,7 @@ func TestUnknownColumns(t *testing.T) {
 func TestOneHot(t *testing.T) {
 	var features []Feature
 	var columns []string
-	for _, f := range All() {
+	for _, f := range featuresOf(ConnectionRow) {
 		if f.OneHot != nil {
 			features = append(features, f)
 			columns = append(columns, f.Columns()...)

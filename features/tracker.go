@@ -163,6 +163,7 @@ type list struct{ head, tail int32 }
 
 // A Row is one vector of features and the connection it is of.
 type Row struct {
+	Kind       RowKind
 	Time       int64 // ns since the Unix epoch, when the row was made, on the packet clock
 	Start, End int64 // ns, first and last packet of the connection
 	// Src is the initiator of the connection.

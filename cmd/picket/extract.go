@@ -17,6 +17,7 @@ import (
 // extraction is what the flags of extract ask for.
 type extraction struct {
 	captures    []string
+	row         string // kind
 	columns     []string
 	connections int
 	quiet       bool
@@ -28,6 +29,7 @@ func extract(ctx context.Context, args []string, std stdio) (int, error) {
 	files := fs.StringArrayP("read", "r", nil, "capture to read, as an argument does")
 	output := fs.StringP("output", "o", "-", "file to write (-: standard output)")
 	format := fs.String("format", "", "csv or parquet (empty: by the ending of --output, else csv)")
+	fs.StringVar(&x.row, "row", string(features.ConnectionRow), "what a row is of: connection or packet")
 	names := fs.StringSlice("features", nil, "columns to write, by name (empty: all of the groups)")
 	groups := fs.StringSlice("group", nil, "groups to write (empty: all)")
 	fs.BoolVarP(&x.quiet, "quiet", "q", false, "show no progress")
@@ -36,7 +38,7 @@ func extract(ctx context.Context, args []string, std stdio) (int, error) {
 		return 0, err
 	}
 	var err error
-	if x.columns, err = chooseColumns(*names, *groups); err != nil {
+	if x.columns, err = chooseColumns(features.RowKind(x.row), *names, *groups); err != nil {
 		return 0, err
 	}
 	if x.captures = append(*files, fs.Args()...); len(x.captures) == 0 {
@@ -58,16 +60,23 @@ func extract(ctx context.Context, args []string, std stdio) (int, error) {
 	return exitNothing, writeFile(*output, write)
 }
 
-// chooseColumns returns the named columns, or all of the named groups.
-func chooseColumns(names, groups []string) ([]string, error) {
+// chooseColumns returns the named columns, or all of the named groups, of a kind of
+// row.
+func chooseColumns(row features.RowKind, names, groups []string) ([]string, error) {
+	if row != features.ConnectionRow && row != features.PacketRow {
+		return nil, fmt.Errorf("no rows of a %q: connection or packet", row)
+	}
 	if len(names) > 0 && len(groups) > 0 {
 		return nil, errors.New("--features and --group exclude each other")
 	}
 	if len(names) > 0 {
-		return names, features.Check(names)
+		return names, features.Check(row, names)
 	}
 	var known, columns []string
 	for _, f := range features.All() {
+		if f.Row != row {
+			continue
+		}
 		if !slices.Contains(known, f.Group) {
 			known = append(known, f.Group)
 		}
@@ -101,7 +110,7 @@ func writeFile(path string, write func(io.Writer) error) error {
 func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 	var name string
 	var writeErr error
-	t, err := features.NewTracker(features.Config{Columns: x.columns, MaxConnections: x.connections}, func(r *features.Row) {
+	t, err := x.tracker(func(r *features.Row) {
 		if err := rows.write(name, r); writeErr == nil {
 			writeErr = err
 		}
@@ -125,4 +134,15 @@ func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 		}
 	}
 	return nil
+}
+
+// tracker makes the rows of either kind.
+func (x *extraction) tracker(emit func(*features.Row)) (interface {
+	Add(*capture.Packet)
+	Flush()
+}, error) {
+	if features.RowKind(x.row) == features.PacketRow {
+		return features.NewPacketTracker(features.PacketConfig{Columns: x.columns}, emit)
+	}
+	return features.NewTracker(features.Config{Columns: x.columns, MaxConnections: x.connections}, emit)
 }

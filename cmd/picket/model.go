@@ -65,7 +65,7 @@ func (m *modelFlags) open() (loaded []detect.Model, closeAll func(), err error) 
 		if err != nil {
 			return nil, closeAll, err
 		}
-		if err := features.Check(model.Features); err != nil {
+		if err := features.Check(features.RowKind(model.Row), model.Features); err != nil {
 			return nil, closeAll, fmt.Errorf("open model %s: %w", name, err)
 		}
 		lib, err := onnx.OpenLibrary(m.library)
@@ -127,7 +127,7 @@ func showModel(m *onnx.Model, asJSON bool, std stdio) error {
 	fmt.Fprintf(t, "\nCOLUMN\tTYPICAL\n")
 	for i, f := range m.Features {
 		note := ""
-		if err := features.Check([]string{f}); err != nil {
+		if err := features.Check(features.RowKind(m.Row), []string{f}); err != nil {
 			note = "\tnot computed by this build"
 		}
 		fmt.Fprintf(t, "%s\t%v%s\n", f, m.Typical[i], note)
@@ -141,7 +141,7 @@ func checkModel(name, library string, std stdio) error {
 	if err != nil {
 		return err
 	}
-	if err := features.Check(m.Features); err != nil {
+	if err := features.Check(features.RowKind(m.Row), m.Features); err != nil {
 		return fmt.Errorf("check model %s: %w", name, err)
 	}
 	lib, err := onnx.OpenLibrary(library)

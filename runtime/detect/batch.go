@@ -17,14 +17,21 @@ const (
 	memoSize = 1024
 )
 
-// batch holds rows until their scores are due. All memory is allocated by init.
+// batch holds rows in their order until their scores are due.
 type batch struct {
-	width, models int
+	n     int
+	rows  []features.Row // each with Values of its own
+	lanes []*lane        // of each row
+	fresh []int          // of each row, its index among those that its lane is to score; -1 when it has its scores
+	marks []float64      // scores of the rows, [maxBatch][models]
+	most  int            // models of a lane
+}
 
-	n      int
-	rows   []features.Row // each with Values of its own
-	fresh  []int          // of each row, its index among those to score; -1 when it has its scores
-	scores []float64      // [maxBatch][models]
+// lane is what rows of one kind, which the same models score, go through. All
+// memory is allocated by newLane.
+type lane struct {
+	models []*scorer
+	width  int // columns of a row
 
 	toScore []float32 // values, [pending][width]
 	pending []int     // memo entries of the rows to score
@@ -40,79 +47,102 @@ type memo struct {
 	fresh int // index in toScore, -1 once scored
 }
 
-func (b *batch) init(width, models int) {
-	*b = batch{
-		width: width, models: models,
-		rows:       make([]features.Row, maxBatch),
-		fresh:      make([]int, maxBatch),
-		scores:     make([]float64, maxBatch*models),
+func newLane(width int, models []*scorer) *lane {
+	return &lane{
+		models: models, width: width,
 		toScore:    make([]float32, 0, maxBatch*width),
 		pending:    make([]int, 0, maxBatch),
 		memo:       make([]memo, memoSize),
 		memoValues: make([]float32, memoSize*width),
-		memoScores: make([]float64, memoSize*models),
+		memoScores: make([]float64, memoSize*len(models)),
 	}
+}
+
+func newBatch(lanes ...*lane) (b batch) {
+	width := 0
+	for _, l := range lanes {
+		width, b.most = max(width, l.width), max(b.most, len(l.models))
+	}
+	b.rows = make([]features.Row, maxBatch)
+	b.lanes = make([]*lane, maxBatch)
+	b.fresh = make([]int, maxBatch)
+	b.marks = make([]float64, maxBatch*b.most)
 	for k := range b.rows {
 		b.rows[k].Values = make([]float32, width)
 	}
+	return b
 }
 
 func (b *batch) full() bool { return b.n == maxBatch }
 
-// of returns the scores of row k, one for each model.
-func (b *batch) of(k int) []float64 { return b.scores[k*b.models : (k+1)*b.models] }
+// scores returns those of row k, one for each model of its lane.
+func (b *batch) scores(k int) []float64 {
+	return b.marks[k*b.most : k*b.most+len(b.lanes[k].models)]
+}
 
-// add copies r into the batch, which must not be full.
-func (b *batch) add(r *features.Row) {
+// add copies a row of lane l into the batch, which must not be full.
+func (b *batch) add(l *lane, r *features.Row) {
 	k := b.n
 	b.n++
-	own := b.rows[k].Values
+	own := b.rows[k].Values[:l.width]
 	copy(own, r.Values)
 	b.rows[k] = *r
-	b.rows[k].Values = own
+	b.rows[k].Values, b.lanes[k] = own, l
 
 	e := int(hashRow(own) % memoSize)
-	m := &b.memo[e]
-	values := b.memoValues[e*b.width : (e+1)*b.width]
+	m := &l.memo[e]
+	values := l.memoValues[e*l.width : (e+1)*l.width]
 	if m.used && slices.Equal(values, own) {
 		if b.fresh[k] = m.fresh; m.fresh < 0 {
-			copy(b.of(k), b.memoScores[e*b.models:])
+			copy(b.scores(k), l.memoScores[e*len(l.models):])
 		}
 		return
 	}
-	*m = memo{true, len(b.pending)}
+	*m = memo{true, len(l.pending)}
 	copy(values, own)
 	b.fresh[k] = m.fresh
-	b.pending = append(b.pending, e)
-	b.toScore = append(b.toScore, own...)
+	l.pending = append(l.pending, e)
+	l.toScore = append(l.toScore, own...)
 }
 
 // score gives every row its scores.
-func (b *batch) score(models []*scorer) error {
-	n := len(b.pending)
-	if n > 0 {
-		for _, m := range models {
-			m.rows = m.rows[:0]
-			for k := range n {
-				m.gather(&m.rows, b.toScore[k*b.width:(k+1)*b.width])
-			}
-			if err := m.Score(m.rows, m.scores[:n]); err != nil {
-				return err
-			}
+func (b *batch) score(lanes []*lane) error {
+	for _, l := range lanes {
+		if err := l.score(); err != nil {
+			return err
 		}
 	}
 	for k := range b.n {
 		if f := b.fresh[k]; f >= 0 {
-			for i, m := range models {
-				b.scores[k*b.models+i] = float64(m.scores[f])
+			scores := b.scores(k)
+			for i, m := range b.lanes[k].models {
+				scores[i] = float64(m.scores[f])
 			}
 		}
 	}
-	for f, e := range b.pending {
-		if m := &b.memo[e]; m.fresh == f { // else another row has taken its place
+	return nil
+}
+
+// score scores what is pending and remembers it.
+func (l *lane) score() error {
+	n := len(l.pending)
+	if n == 0 {
+		return nil
+	}
+	for _, m := range l.models {
+		m.rows = m.rows[:0]
+		for k := range n {
+			m.gather(&m.rows, l.toScore[k*l.width:(k+1)*l.width])
+		}
+		if err := m.Score(m.rows, m.scores[:n]); err != nil {
+			return err
+		}
+	}
+	for f, e := range l.pending {
+		if m := &l.memo[e]; m.fresh == f { // else another row has taken its place
 			m.fresh = -1
-			for i, s := range models {
-				b.memoScores[e*b.models+i] = float64(s.scores[f])
+			for i, s := range l.models {
+				l.memoScores[e*len(l.models)+i] = float64(s.scores[f])
 			}
 		}
 	}
@@ -120,13 +150,20 @@ func (b *batch) score(models []*scorer) error {
 }
 
 // clear empties the batch. Rows without scores are forgotten.
-func (b *batch) clear() {
-	for f, e := range b.pending {
-		if b.memo[e].fresh == f {
-			b.memo[e].used = false
+func (b *batch) clear(lanes []*lane) {
+	for _, l := range lanes {
+		for f, e := range l.pending {
+			if l.memo[e].fresh == f {
+				l.memo[e].used = false
+			}
 		}
+		l.pending, l.toScore = l.pending[:0], l.toScore[:0]
 	}
-	b.n, b.pending, b.toScore = 0, b.pending[:0], b.toScore[:0]
+	// The full capacity of Values serves rows of any lane.
+	for k := range b.n {
+		b.rows[k].Values = b.rows[k].Values[:cap(b.rows[k].Values)]
+	}
+	b.n = 0
 }
 
 func hashRow(values []float32) uint64 {

@@ -49,9 +49,10 @@ type Stats struct {
 	Octets    uint64                      // of the frames on the wire
 	First     int64                       // ns, time of the first and the last frame
 	Last      int64
-	Links     []capture.LinkType // unsupported ones met, at most 8
-	Tracker   features.Stats
-	Anomalous uint64 // rows
+	Links     []capture.LinkType   // unsupported ones met, at most 8
+	Tracker   features.Stats       // connections
+	Packets   features.PacketStats // rows of packets
+	Anomalous uint64               // rows
 	Incidents uint64
 	Refused   uint64 // anomalous rows in no incident, because too many were open
 }
@@ -61,7 +62,9 @@ type Detector struct {
 	cfg       Config
 	models    []*scorer
 	decoder   capture.Decoder
-	tracker   *features.Tracker
+	tracker   *features.Tracker       // nil without a model of connections
+	packets   *features.PacketTracker // nil without a model of packets
+	lanes     []*lane
 	batch     batch
 	incidents incidents
 	sequence  uint64
@@ -70,9 +73,10 @@ type Detector struct {
 	err       error
 }
 
-// scorer is a loaded model and where its columns lie in the tracker's rows.
+// scorer is a loaded model and where its columns lie in the rows of its kind.
 type scorer struct {
 	Model
+	index   int // among all models
 	columns []int
 	groups  [][]int   // columns explained together
 	rows    []float32 // of the batch, gathered
@@ -95,36 +99,56 @@ func New(cfg Config) (*Detector, error) {
 		return nil, errors.New("no model: nothing can be detected")
 	}
 	d := &Detector{cfg: cfg}
-	var columns []string
-	index := map[string]int{}
-	for _, m := range cfg.Models {
-		if m.Row != string(features.ConnectionRow) {
-			return nil, fmt.Errorf("model %s scores rows of kind %q, this build makes those of connections", m.Name, m.Row)
+	d.incidents = incidents{bySource: map[capture.Addr]*incident{}, byVictim: map[capture.Addr]*incident{},
+		next: never, models: len(cfg.Models)}
+	kinds := map[features.RowKind][]*scorer{}
+	for i, m := range cfg.Models {
+		kind := features.RowKind(m.Row)
+		if kind != features.ConnectionRow && kind != features.PacketRow {
+			return nil, fmt.Errorf("model %s scores rows of kind %q, this build makes those of a connection or a packet", m.Name, m.Row)
 		}
-		if err := features.Check(m.Features); err != nil {
+		if err := features.Check(kind, m.Features); err != nil {
 			return nil, fmt.Errorf("model %s: %w", m.Name, err)
 		}
-		s := &scorer{Model: m, groups: groups(m.Features), scores: make([]float32, maxBatch)}
-		for _, f := range m.Features {
-			c, ok := index[f]
-			if !ok {
-				c = len(columns)
-				index[f] = c
-				columns = append(columns, f)
-			}
-			s.columns = append(s.columns, c)
-		}
+		s := &scorer{Model: m, index: i, groups: groups(m.Features), scores: make([]float32, maxBatch)}
 		d.models = append(d.models, s)
+		kinds[kind] = append(kinds[kind], s)
 	}
 	var err error
-	d.tracker, err = features.NewTracker(features.Config{Columns: columns, MaxConnections: cfg.MaxConnections}, d.add)
-	if err != nil {
-		return nil, err
+	if models := kinds[features.ConnectionRow]; models != nil {
+		columns, emit := d.lane(models)
+		d.tracker, err = features.NewTracker(features.Config{Columns: columns, MaxConnections: cfg.MaxConnections}, emit)
+		if err != nil {
+			return nil, err
+		}
 	}
-	d.batch.init(len(columns), len(d.models))
-	d.incidents = incidents{bySource: map[capture.Addr]*incident{}, byVictim: map[capture.Addr]*incident{},
-		next: never, models: len(d.models)}
+	if models := kinds[features.PacketRow]; models != nil {
+		columns, emit := d.lane(models)
+		d.packets, err = features.NewPacketTracker(features.PacketConfig{Columns: columns}, emit)
+		if err != nil {
+			return nil, err
+		}
+	}
+	d.batch = newBatch(d.lanes...)
 	return d, nil
+}
+
+// lane makes the lane of models of one kind. It returns the columns that its rows
+// must have, and what takes them.
+func (d *Detector) lane(models []*scorer) (columns []string, emit func(*features.Row)) {
+	for _, m := range models {
+		for _, f := range m.Features {
+			c := slices.Index(columns, f)
+			if c < 0 {
+				c = len(columns)
+				columns = append(columns, f)
+			}
+			m.columns = append(m.columns, c)
+		}
+	}
+	l := newLane(len(columns), models)
+	d.lanes = append(d.lanes, l)
+	return columns, func(r *features.Row) { d.add(l, r) }
 }
 
 // groups returns the columns by feature: one each, or all the one-hot columns.
@@ -160,7 +184,12 @@ func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) 
 	s.First, s.Last = min(s.First, f.Time), max(s.Last, f.Time)
 	switch {
 	case o.HasPacket():
-		d.tracker.Add(p)
+		if d.tracker != nil {
+			d.tracker.Add(p)
+		}
+		if d.packets != nil {
+			d.packets.Add(p)
+		}
 	case o == capture.UnsupportedLink && len(s.Links) < 8 && !slices.Contains(s.Links, f.Link):
 		s.Links = append(s.Links, f.Link)
 	}
@@ -170,7 +199,9 @@ func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) 
 // Finish makes the rows of the connections still open, scores what is left and
 // ends all incidents. It returns the first error of a model.
 func (d *Detector) Finish() error {
-	d.tracker.Flush()
+	if d.tracker != nil {
+		d.tracker.Flush()
+	}
 	d.score()
 	d.advance(never - 1)
 	return d.err
@@ -180,7 +211,12 @@ func (d *Detector) Finish() error {
 func (d *Detector) Stats() Stats {
 	s := d.stats
 	s.Outcomes = d.decoder.Counts
-	s.Tracker = d.tracker.Stats()
+	if d.tracker != nil {
+		s.Tracker = d.tracker.Stats()
+	}
+	if d.packets != nil {
+		s.Packets = d.packets.Stats()
+	}
 	s.Incidents, s.Refused = d.incidents.total, d.incidents.refused
 	return s
 }
@@ -191,13 +227,13 @@ func (d *Detector) fail(err error) {
 	}
 }
 
-// add takes a row of the tracker's into the batch. The last row of a connection
-// that has been silent since the one before says nothing new.
-func (d *Detector) add(r *features.Row) {
+// add takes a row into the batch. The last row of a connection that has been
+// silent since the one before says nothing new.
+func (d *Detector) add(l *lane, r *features.Row) {
 	if r.Serial > 0 && r.Packets == [2]uint64{} {
 		return
 	}
-	d.batch.add(r)
+	d.batch.add(l, r)
 	if d.batch.full() {
 		d.score()
 	}
@@ -206,30 +242,29 @@ func (d *Detector) add(r *features.Row) {
 // score scores the batch and judges its rows in their order.
 func (d *Detector) score() {
 	b := &d.batch
-	if err := b.score(d.models); err != nil {
+	defer b.clear(d.lanes)
+	if err := b.score(d.lanes); err != nil {
 		d.fail(err)
-		b.clear()
 		return
 	}
 	for k := range b.n {
-		r, scores := &b.rows[k], b.of(k)
+		r, scores, models := &b.rows[k], b.scores(k), b.lanes[k].models
 		d.advance(r.Time)
-		best, anomalous := 0, false
+		best := -1
 		for m, s := range scores {
-			if over := s >= d.models[m].Threshold; over && (!anomalous || s > scores[best]) {
-				best, anomalous = m, true
+			if s >= models[m].Threshold && (best < 0 || s > scores[best]) {
+				best = m
 			}
 		}
-		if !anomalous {
+		if best < 0 {
 			continue
 		}
 		d.stats.Anomalous++
 		if i := d.incidents.join(r); i != nil {
-			i.add(r, scores, best)
+			i.add(r, models, scores, best)
 			d.incidents.next = min(d.incidents.next, i.due())
 		}
 	}
-	b.clear()
 }
 
 // round rounds v to the given number of decimals.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -234,28 +235,62 @@ func TestEventFields(t *testing.T) {
 // random traffic with many rows alike.
 func TestMemo(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	var b batch
-	m := &scorer{Model: Model{Scorer: rule(func(row []float32) float32 { return row[0]/7 + row[1]/900 })}, columns: []int{0, 1}, scores: make([]float32, maxBatch)}
-	b.init(2, 1)
+	one := &scorer{Model: Model{Scorer: rule(func(row []float32) float32 { return row[0]/7 + row[1]/900 })}, columns: []int{0, 1}, scores: make([]float32, maxBatch)}
+	two := &scorer{Model: Model{Scorer: rule(func(row []float32) float32 { return row[0] / 100 })}, columns: []int{0}, scores: make([]float32, maxBatch)}
+	three := *two
+	three.scores = make([]float32, maxBatch)
+	lanes := []*lane{newLane(2, []*scorer{one, two}), newLane(1, []*scorer{&three})}
+	b := newBatch(lanes...)
 	scored := 0
 	for range 2000 {
 		for !b.full() && rng.IntN(40) > 0 {
-			b.add(&features.Row{Values: []float32{float32(rng.IntN(3)), float32(rng.IntN(700))}})
+			l := lanes[rng.IntN(2)]
+			b.add(l, &features.Row{Values: []float32{float32(rng.IntN(3)), float32(rng.IntN(700))}[:l.width]})
 		}
-		scored += len(b.pending)
-		if err := b.score([]*scorer{m}); err != nil {
+		scored += len(lanes[0].pending) + len(lanes[1].pending)
+		if err := b.score(lanes); err != nil {
 			t.Fatal(err)
 		}
 		for k := range b.n {
-			v := b.rows[k].Values
-			if want := float64(v[0]/7 + v[1]/900); b.of(k)[0] != want {
-				t.Fatalf("row %v scored %v, want %v", v, b.of(k)[0], want)
+			v, got := b.rows[k].Values, b.scores(k)
+			want := []float64{float64(v[0] / 100)}
+			if len(v) == 2 {
+				want = []float64{float64(v[0]/7 + v[1]/900), want[0]}
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("row %v scored %v, want %v", v, got, want)
 			}
 		}
-		b.clear()
+		b.clear(lanes)
 	}
 	if scored == 0 || scored > 60000 {
 		t.Errorf("%d rows scored: the memo is not used", scored)
+	}
+}
+
+// TestSeveralModels checks that models of connections and of packets join in one
+// incident, whose events say which of them agree.
+func TestSeveralModels(t *testing.T) {
+	cfg := config(rule(refusals), nil)
+	calm := cfg.Models[0]
+	calm.Name, calm.Scorer = "calm", rule(func([]float32) float32 { return 0.25 })
+	small := Model{Scorer: rule(func(row []float32) float32 { return 1 - row[0]/1000 }), Name: "small", Row: "packet",
+		Features: []string{"packet_size"}, Typical: []float32{500}, Threshold: 0.9}
+	cfg.Models = append(cfg.Models, calm, small)
+	var last *Event
+	cfg.Emit = func(e *Event) { last = e }
+	var s traffic
+	s.syn(0, "10.0.0.1", "10.0.0.9", 1024, 22)
+	st := detect(t, cfg, &s)
+	if st.Incidents != 1 || st.Packets.Rows != 1 || st.Tracker.Rows != 1 {
+		t.Fatalf("%d incidents of %d packets and %d connections", st.Incidents, st.Packets.Rows, st.Tracker.Rows)
+	}
+	got := fmt.Sprintf("%+v", last.Picket.Models)
+	if want := "[{Name:rule Score:0.501 Threshold:0.5 Anomalous:true} {Name:calm Score:0.25 Threshold:0.5 Anomalous:false} {Name:small Score:0.96 Threshold:0.9 Anomalous:true}]"; got != want {
+		t.Errorf("models %s, want %s", got, want)
+	}
+	if last.Picket.Rows != 2 || last.Picket.Connections != 1 || last.Picket.Model.Name != "small" || last.Picket.Why[0].Feature != "packet_size" {
+		t.Errorf("%+v", last.Picket)
 	}
 }
 

@@ -78,6 +78,7 @@ const (
 type Details struct {
 	Phase       string     `json:"phase"`
 	Incident    string     `json:"incident"` // shared by all phases of one
+	Rows        uint64     `json:"rows"`     // anomalous ones
 	Connections uint64     `json:"connections"`
 	Refused     uint64     `json:"refused"`      // of these, unanswered or turned away
 	Sources     int        `json:"sources"`      // distinct; an estimate from 16
@@ -146,7 +147,7 @@ func utc(ns int64) time.Time { return time.Unix(0, ns).UTC() }
 // message says in words what an incident is.
 func (i *incident) message() string {
 	what := "acts unusually towards"
-	targets, ports, sources := i.targets.Count(), min(i.ports.Count(), int(i.connections)), i.sources.Count()
+	targets, ports, sources := i.targets.Count(), i.portCount(), i.sources.Count()
 	r := &i.peak
 	who, whom := r.Src.String(), r.Dst.String()
 	service := features.ServiceName(r.Proto, r.DstPort)
@@ -170,6 +171,9 @@ func (i *incident) message() string {
 		whom += on(service)
 	}
 	s := fmt.Sprintf("%s %s %s: %s", who, what, whom, plural(i.connections, "connection"))
+	if i.connections == 0 {
+		s = fmt.Sprintf("%s %s %s: %s", who, what, whom, plural(i.rows, "packet"))
+	}
 	if ports >= severalPeers {
 		s += fmt.Sprintf(" to %d ports", ports)
 	}

@@ -44,13 +44,14 @@ type incident struct {
 	events         int
 	news           bool // rows since the last event
 
+	rows                 uint64 // anomalous ones
 	connections, refused uint64
 	packets, octets      [2]uint64
 	sources, targets     features.Sketch
 	ports                features.Sketch
 
 	score  float64 // the highest, and what gave it:
-	model  int
+	model  *scorer
 	peak   features.Row // its Values are the incident's own
 	scores []float64    // the highest of each model
 }
@@ -143,6 +144,7 @@ func (t *incidents) close(i *incident) {
 func (i *incident) merge(o *incident) {
 	i.start, i.end = min(i.start, o.start), max(i.end, o.end)
 	i.lastRow = max(i.lastRow, o.lastRow)
+	i.rows += o.rows
 	i.connections += o.connections
 	i.refused += o.refused
 	for side := range i.packets {
@@ -160,12 +162,14 @@ func (i *incident) merge(o *incident) {
 	}
 }
 
-// add counts an anomalous row in i.
-func (i *incident) add(r *features.Row, scores []float64, model int) {
+// add counts a row that scored highest, and over the threshold, with model best of
+// the given ones.
+func (i *incident) add(r *features.Row, models []*scorer, scores []float64, best int) {
 	i.start, i.end = min(i.start, r.Start), max(i.end, r.End)
 	i.lastRow = r.Time
 	i.news = true
-	if r.Serial == 0 || i.connections == 0 {
+	i.rows++
+	if r.Kind == features.ConnectionRow && (r.Serial == 0 || i.connections == 0) {
 		i.connections++
 		if r.Refused {
 			i.refused++
@@ -179,13 +183,14 @@ func (i *incident) add(r *features.Row, scores []float64, model int) {
 	i.targets.Add(features.HashAddr(r.Dst))
 	i.ports.Add(features.HashPort(r.DstPort))
 	for m, s := range scores {
-		i.scores[m] = max(i.scores[m], s)
+		k := models[m].index
+		i.scores[k] = max(i.scores[k], s)
 	}
-	if scores[model] > i.score {
+	if scores[best] > i.score {
 		values := append(i.peak.Values[:0], r.Values...)
 		i.peak = *r
 		i.peak.Values = values
-		i.score, i.model = scores[model], model
+		i.score, i.model = scores[best], models[best]
 	}
 }
 
@@ -220,7 +225,7 @@ func (d *Detector) publish(i *incident, phase string, time int64) {
 	if i.id == "" {
 		i.id = d.incidentID(i)
 	}
-	m := d.models[i.model]
+	m := i.model
 	d.sequence++
 	r := &i.peak
 	e := &Event{
@@ -241,9 +246,9 @@ func (d *Detector) publish(i *incident, phase string, time int64) {
 			Packets: i.packets[0] + i.packets[1], Bytes: i.octets[0] + i.octets[1],
 		},
 		Picket: Details{
-			Phase: phase, Incident: i.id, Connections: i.connections, Refused: i.refused,
-			Sources: i.sources.Count(), Targets: i.targets.Count(), Ports: min(i.ports.Count(), int(i.connections)),
-			Score: round(i.score, 6), Threshold: m.Threshold, Model: m.id(), Why: d.explain(i.model, r.Values),
+			Phase: phase, Incident: i.id, Rows: i.rows, Connections: i.connections, Refused: i.refused,
+			Sources: i.sources.Count(), Targets: i.targets.Count(), Ports: i.portCount(),
+			Score: round(i.score, 6), Threshold: m.Threshold, Model: m.id(), Why: d.explain(m, r.Values),
 		},
 	}
 	if r.Tunnel != capture.TunnelNone {
@@ -259,6 +264,9 @@ func (d *Detector) publish(i *incident, phase string, time int64) {
 	d.cfg.Emit(e)
 }
 
+// portCount is an estimate, kept within what is possible.
+func (i *incident) portCount() int { return min(i.ports.Count(), int(i.rows)) }
+
 // incidentID is the same for the same traffic seen by the same gateway with the
 // same model, so that a repeated scan adds no event at its subscribers.
 func (d *Detector) incidentID(i *incident) string {
@@ -273,8 +281,7 @@ const maxEvidence = 3
 // explain returns the features that drove the model's score of a row: those
 // whose typical value, one put in at a time, lowers it most. The one-hot
 // columns of a feature are one.
-func (d *Detector) explain(model int, values []float32) []Evidence {
-	m := d.models[model]
+func (d *Detector) explain(m *scorer, values []float32) []Evidence {
 	width := len(m.columns)
 	rows := d.probe[:0]
 	m.gather(&rows, values)

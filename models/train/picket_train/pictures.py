@@ -66,7 +66,7 @@ def projection(path, rows, groups, seed=0):
     low, high = np.quantile(points, [.002, .998], axis=0)
     pick = np.random.default_rng(seed).random(len(points)) < 6000 / len(points)
     for name, mask, colour in groups:
-        axes.scatter(*points[mask & pick].T, s=3, alpha=.35, linewidths=0, color=colour, label=name)
+        axes.scatter(*points[mask & pick].T, s=5, alpha=.4, linewidths=0, color=colour, label=name)
     axes.set_xlim(low[0] - .5, high[0] + .5)
     axes.set_ylim(low[1] - .5, high[1] + .5)
     axes.legend(frameon=False, markerscale=3, fontsize=8)
@@ -76,7 +76,7 @@ def projection(path, rows, groups, seed=0):
 
 def by_group(path, label, table):
     """Bars of normal and anomalous rows by group, on a logarithmic axis. table: index group."""
-    axes = report.axes(label, "Rows", size=(5.2, 3))
+    axes = report.axes(label, "Rows", size=(6.4, 3))
     at = np.arange(len(table))
     for shift, (column, colour) in zip((-.2, .2), (("normal", report.BLUE), ("attack", report.RED))):
         axes.bar(at + shift, table[column], .4, color=colour, label=column)
@@ -221,6 +221,8 @@ def iot(folder, frame, names):
                           "attack": [int((raw[n].astype(bool) & attack).sum()) for n in kinds]},
                          index=[n.split("=")[1] for n in kinds])
     by_group(here / "protocols.png", "protocol (a row in neither is ICMP)", table)
+    constant = [n for n in names if frame[n].nunique() == 1]
+    shown = [n for n in shown if n not in constant and not n.endswith("_port")]
     means = [[f"`{n}`", report.share(raw[n][~attack].mean()), report.share(raw[n][attack].mean())]
              for n in shown]
     found, groups = clusters(StandardScaler().fit_transform(raw[names]), truth, 2.5, 10)
@@ -228,8 +230,9 @@ def iot(folder, frame, names):
     text = f"""
 # Exploring the IoT and telecom data set
 
-{len(frame):,} rows, {attack.mean():.0%} anomalous, {frame.shape[1]} columns, already scaled to 0..1 by
-whoever made it; the raw units are lost.
+{len(frame):,} rows, {attack.mean():.0%} anomalous, {frame.shape[1] - 1} columns without addresses. All but the
+ports were scaled to 0..1 before publication; the raw units are lost. {', '.join(f'`{n}`' for n in constant)}
+is the same in every row.
 
 ![classes](iot-explore/classes.png)
 
@@ -250,8 +253,8 @@ among the normals:
 
 ![protocols](iot-explore/protocols.png)
 
-DBSCAN (standardised, eps 2.5, at least 10 rows) finds the combinations of the one-hot columns, and
-about a tenth of each is anomalous:
+DBSCAN (standardised, eps 2.5, at least 10 rows) finds no group of anomalies: about a tenth of whatever it
+finds is anomalous.
 
 {report.table(["cluster", "rows", "share of anomalies"], rows)}
 

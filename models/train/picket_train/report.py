@@ -41,7 +41,7 @@ def prose(text, width=100):
     """Markdown with its paragraphs and list items wrapped; tables, headings and code stay."""
     out = []
     for block in re.split(r"\n{2,}", text.strip()):
-        if block[0] in "|#`!":
+        if block[0] in "|#!" or block.startswith("```"):
             out.append(block)
             continue
         items = re.split(r"\n(?=- )", block)

@@ -74,7 +74,8 @@ protocols are shared out among both classes alike.
 
 ## Why no model ships
 
-- The columns were scaled to 0..1 before publication and the scale is lost: a packet of 1,500 bytes or a
+- All columns but the ports were scaled to 0..1 before publication and the scale is lost (of
+  `mean_packet_size` nothing but zeros is left): a packet of 1,500 bytes or a
   gap of 20 ms cannot be put on it, so a model of these columns would score live packets by values it has
   never seen.
 - There is nothing to learn, see above. A model would alarm at random.
@@ -96,10 +97,11 @@ picket-train report iot
 
 
 def _null(path, null, limit, crossed):
-    plot = report.axes("Cross-validated AUC of XGBoost, labels shuffled", "Runs", size=(5.2, 3.2))
+    plot = report.axes("Cross-validated AUC of XGBoost, labels shuffled", "Runs", size=(5.2, 3.4))
     plot.hist(null, bins=25, color=report.GREY)
     plot.axvline(limit, color="black", linestyle="--", linewidth=.8, label=f"95 %: {limit:.3f}")
     for (name, (mean, _)), colour in zip(crossed.items(), (report.RED, report.BLUE, report.ORANGE)):
         plot.axvline(mean, color=colour, label=f"{name}, real labels: {mean:.3f}")
-    plot.legend(frameon=False, fontsize=7)
+    plot.set_ylim(0, plot.get_ylim()[1] * 1.35)
+    plot.legend(frameon=False, fontsize=7, loc="upper left")
     report.save(path)
