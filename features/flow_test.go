@@ -288,7 +288,7 @@ func TestFloat(t *testing.T) {
 // TestColumnsAlone: a column has the same value beside all others as alone.
 func TestColumnsAlone(t *testing.T) {
 	ps := randomPackets(newRand(31), 1500)
-	all := names(All())
+	all := names(featuresOf(ConnectionRow))
 	together := measured(t, all, ps...)
 	for _, name := range all {
 		for i, row := range measured(t, []string{name}, ps...) {

@@ -22,8 +22,8 @@ func BenchmarkGroups(b *testing.B) {
 		}
 	}
 	order := []string{"none"}
-	columns := map[string][]string{"kdd+telecom": benchColumns, "all": names(All())}
-	for _, f := range All() {
+	columns := map[string][]string{"kdd+telecom": benchColumns, "all": names(featuresOf(ConnectionRow))}
+	for _, f := range featuresOf(ConnectionRow) {
 		if columns[f.Group] == nil {
 			order = append(order, f.Group)
 		}

@@ -133,7 +133,8 @@ def compare(tally, conv, where, r, f, w):
             q = "stddev" if p == "std" else p
             tally.add("payload_" + p, float(r[way + "payload_" + p]), get(q + "_ps"), 1e-9, where)
             if n > 1:
-                tally.add("gap_" + p, float(r[way + "gap_" + p]), get(q + "_piat_ms") / 1e3, MS, where)
+                # Gaps that are each off by up to 1 ms put a deviation off by up to sqrt(2) ms.
+                tally.add("gap_" + p, float(r[way + "gap_" + p]), get(q + "_piat_ms") / 1e3, MS * (math.sqrt(2) if p == "std" else 1), where)
         for flag in ("syn", "fin", "rst", "psh", "ack", "urg", "ece", "cwr"):
             tally.add(flag, float(r[way + flag]), get(flag + "_packets"), 0, where)
     for i, (d, s) in enumerate(zip(f.splt_direction, f.splt_ps)):

@@ -1,0 +1,246 @@
+//go:build signalling // the integration patch removes this line
+
+package features
+
+import "github.com/picket-ids/picket/capture"
+
+// telecomProtocol is a protocol of mobile cores, recognised by its port and
+// confirmed by its header; its value is the code of telecom_protocol.
+type telecomProtocol uint8
+
+const (
+	noTelecom telecomProtocol = iota
+	gtpU                      // GTPv1-U (TS 29.281)
+	gtpC                      // GTP-C v1 (TS 29.060), v2 (TS 29.274); v0's signalling
+	gtpPrime                  // charging (TS 32.295)
+	pfcp                      // TS 29.244
+	sip                       // RFC 3261
+	diameter                  // RFC 6733
+	ngap                      // TS 38.413
+	s1ap                      // TS 36.413
+	ss7                       // M3UA, SUA, M2PA, M2UA over SCTP
+	sbi                       // service-based interface (TS 29.500): HTTP with a 3GPP service in its path
+	numTelecom
+)
+
+var telecomNames = [numTelecom]string{"none", "gtp-u", "gtp-c", "gtp-prime", "pfcp", "sip", "diameter", "ngap", "s1ap", "ss7", "sbi"}
+
+func (t telecomProtocol) String() string { return telecomNames[t] }
+
+// controlPlane reports whether t carries signalling: all do but GTP-U.
+func (t telecomProtocol) controlPlane() bool { return t > gtpU }
+
+// coreFunction returns the code of the 5G core function that t alone tells.
+func (t telecomProtocol) coreFunction() uint8 {
+	switch t {
+	case ngap:
+		return coreAMF
+	case pfcp:
+		return coreSMF
+	case gtpU:
+		return coreUPF
+	}
+	return coreNone
+}
+
+// signallingGroup is the part of the telecom group that looks into payloads.
+var signallingGroup = []Feature{
+	serviceTraffic("service_10_traffic", "AMF (NGAP, service paths /namf-)", coreAMF),
+	serviceTraffic("service_11_traffic", "SMF (PFCP, service paths /nsmf-)", coreSMF),
+	serviceTraffic("service_12_traffic", "UPF (GTP-U and what it carries, service paths /nupf-)", coreUPF),
+	serviceTraffic("service_13_traffic", "AUSF (service paths /nausf-)", coreAUSF),
+	telecom("is_signaling", "0/1", "control plane: GTP-C, GTP', PFCP, SIP, Diameter, NGAP, S1AP, SS7 over SCTP, 5G service-based interface", needSignalling,
+		func(s *sample) float64 { return oneIf(s.signalling.protocol.controlPlane()) }),
+	categorical(telecom("telecom_protocol", code, "by port and header; of what GTP-U carries, its own if it has one, else gtp-u", needSignalling,
+		func(s *sample) float64 { return float64(s.signalling.protocol) }), telecomNames[:]),
+	telecom("core_function", "id", "5G core function: AMF 10, SMF 11, UPF 12, AUSF 13, other 99", needSignalling,
+		func(s *sample) float64 { return float64(s.signalling.core()) }),
+	telecom("gtp_teid_count", "count", "distinct GTP tunnel endpoints that the source addressed in 2.5 to 5 s, at most 7098; "+mostSince, needSignallingRates,
+		func(s *sample) float64 { return float64(s.signallingRates.teids) }),
+	messageRate("gtp_message_rate", "GTP-C, GTP' and GTP-U signalling messages (no G-PDUs)", gtpMessages),
+	messageRate("pfcp_session_rate", "PFCP session establishment, modification and deletion requests", pfcpRequests),
+	messageRate("sip_method_rate", "SIP requests", sipRequests),
+	messageRate("diameter_request_rate", "Diameter requests", diameterRequests),
+}
+
+const mostSince = "the most at any packet of it since the connection's last row"
+
+func serviceTraffic(name, function string, code uint8) Feature {
+	return telecom(name, "bytes", "src_bytes of connections to the "+function+", else 0", needSignalling,
+		func(s *sample) float64 {
+			if s.signalling.core() == code {
+				return s.src
+			}
+			return 0
+		})
+}
+
+func messageRate(name, messages string, kind int) Feature {
+	return telecom(name, "1/s", messages+" of the source over 5 s; "+mostSince, needSignallingRates,
+		func(s *sample) float64 { return float64(s.signallingRates.perSecond[kind]) })
+}
+
+// signallingState is what is known of one connection.
+type signallingState struct {
+	protocol  telecomProtocol
+	function  uint8 // core function that a path named, else 0
+	inspected uint8 // packets with payload looked into
+	tunnelled bool  // carried by GTP-U
+}
+
+// core returns the code of core_function.
+func (s *signallingState) core() uint8 {
+	switch {
+	case s.tunnelled:
+		return coreUPF
+	case s.function != 0:
+		return s.function
+	}
+	return s.protocol.coreFunction()
+}
+
+// protocolCode returns the code of protocol_type for a connection of the given
+// IP protocol. A connection inside GTP-U is what it is by itself.
+func (s *signallingState) protocolCode(proto uint8) int {
+	switch s.protocol {
+	case gtpU, gtpC, gtpPrime:
+		if !s.tunnelled {
+			return codeGTP
+		}
+	case sip:
+		return codeSIP
+	case diameter:
+		return codeDiameter
+	}
+	switch proto {
+	case capture.ProtoTCP:
+		return codeTCP
+	case capture.ProtoUDP:
+		return codeUDP
+	case capture.ProtoICMP, capture.ProtoICMPv6:
+		return codeICMP
+	}
+	return codeOther
+}
+
+// inspectPackets bounds how many packets with payload of a connection are looked
+// into. HTTP/2 needs the most: both sides' SETTINGS and their acknowledgements may
+// come before the first path.
+const inspectPackets = 8
+
+// inspect looks for the connection's protocol.
+func (s *signallingState) inspect(p *capture.Packet) {
+	s.inspected++
+	if protocol, function := recognise(p); protocol != noTelecom {
+		s.protocol, s.function = protocol, function
+		s.inspected = inspectPackets // found
+	}
+}
+
+// signalling follows the mobile core protocols of a Tracker's connections. It
+// exists when a column asks for it.
+type signalling struct {
+	states  perConn[signallingState]
+	peaks   perConn[signallingRates]
+	sources *signallingTable // nil when no column asks for rates
+}
+
+// newSignalling returns nil when none of needs is signalling's.
+func newSignalling(needs need) *signalling {
+	switch {
+	case needs&needSignallingRates != 0:
+		return &signalling{sources: newSignallingTable(maxSignallingSources)}
+	case needs&needSignalling != 0:
+		return new(signalling)
+	}
+	return nil
+}
+
+// begin makes the state of connection i anew.
+func (g *signalling) begin(i int32) {
+	g.states.begin(i)
+	if g.sources != nil {
+		g.peaks.begin(i)
+	}
+}
+
+// add takes a packet that the given side of connection i sent, at now on the
+// packet clock. again tells that all of its payload was sent before.
+func (g *signalling) add(i int32, p *capture.Packet, side int, now int64, again bool) {
+	s := g.states.at(i)
+	if p.Tunnel == capture.TunnelGTPU {
+		g.tunnelled(i, s, p, side, now)
+	}
+	if len(p.Payload) == 0 || p.FragmentOffset > 0 {
+		return
+	}
+	if s.inspected < inspectPackets {
+		s.inspect(p)
+	}
+	if s.protocol == noTelecom || g.sources == nil || again {
+		return
+	}
+	peak := g.peak(i, side)
+	switch s.protocol {
+	case gtpU, gtpC, gtpPrime:
+		if s.tunnelled {
+			return
+		}
+		n, teid := gtpCount(p)
+		if teid != 0 {
+			g.sources.addTEID(&p.Src, &p.Dst, teid, now, peak)
+		}
+		if n > 0 {
+			g.sources.add(&p.Src, gtpMessages, n, now, peak)
+		}
+	case pfcp:
+		if n := pfcpCount(p); n > 0 {
+			g.sources.add(&p.Src, pfcpRequests, n, now, peak)
+		}
+	case sip:
+		if n := sipCount(p); n > 0 {
+			g.sources.add(&p.Src, sipRequests, n, now, peak)
+		}
+	case diameter:
+		if n := diameterCount(p); n > 0 {
+			g.sources.add(&p.Src, diameterRequests, n, now, peak)
+		}
+	}
+}
+
+// tunnelled takes a packet that came by GTP-U, with or without payload.
+func (g *signalling) tunnelled(i int32, s *signallingState, p *capture.Packet, side int, now int64) {
+	if s.tunnelled = true; s.protocol == noTelecom {
+		s.protocol = gtpU
+	}
+	if g.sources != nil && p.TunnelID != 0 {
+		g.sources.addTEID(&p.OuterSrc, &p.OuterDst, p.TunnelID, now, g.peak(i, side))
+	}
+}
+
+// peak returns where connection i keeps the figures of its source, nil for those
+// of the other side.
+func (g *signalling) peak(i int32, side int) *signallingRates {
+	if side != originator {
+		return nil
+	}
+	return g.peaks.at(i)
+}
+
+// measure fills the fields of a sample for a row of connection i, whose peaks
+// begin anew.
+func (g *signalling) measure(i int32, s *sample) {
+	s.signalling = g.states.at(i)
+	if g.sources != nil {
+		peak := g.peaks.at(i)
+		s.signallingRates = *peak
+		*peak = signallingRates{}
+	}
+}
+
+// reset forgets all sources.
+func (g *signalling) reset() {
+	if g.sources != nil {
+		g.sources.reset()
+	}
+}
