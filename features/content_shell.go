@@ -1,5 +1,3 @@
-//go:build picket_content
-
 package features
 
 import "bytes"

@@ -46,6 +46,7 @@ const (
 	needSizes                    // the wavelet bands of the size series
 	needBehaviour
 	needDNS
+	needContent // contentState
 )
 
 // sample is what the features of one row are computed from.
@@ -61,6 +62,7 @@ type sample struct {
 	sizes     bands
 	behaviour behaviourView
 	dns       dnsView
+	content   *contentState
 
 	packet packetSample // of a packet's row; what stands above is of a connection's
 }
@@ -78,7 +80,7 @@ func (f *Feature) Columns() []string {
 // All returns the dictionary in the order of its groups.
 func All() []Feature { return append([]Feature(nil), dictionary...) }
 
-var dictionary = concat(basicGroup, timeGroup, hostGroup, telecomGroup, flowGroup, behaviourGroup, dnsFeatures, packetGroup)
+var dictionary = concat(basicGroup, timeGroup, hostGroup, telecomGroup, flowGroup, behaviourGroup, dnsFeatures, contentGroup, packetGroup)
 
 func concat(groups ...[]Feature) (all []Feature) {
 	for _, g := range groups {
@@ -200,6 +202,7 @@ type rower struct {
 	sizes      *transform
 	behaviour  *behaviour
 	dns        *dns
+	content    *perConn[contentState]
 	sample     sample
 	out        Row
 }
@@ -227,6 +230,9 @@ func newRower(columns []string) (r rower, err error) {
 	if r.needs&needDNS != 0 {
 		r.dns = newDNS()
 	}
+	if r.needs&needContent != 0 {
+		r.content = &perConn[contentState]{}
+	}
 	return r, nil
 }
 
@@ -238,10 +244,13 @@ func (r *rower) begin(i int32) {
 	if r.dns != nil {
 		r.dns.conns.begin(i)
 	}
+	if r.content != nil {
+		r.content.begin(i)
+	}
 }
 
 // packet shows the groups a packet of connection i.
-func (r *rower) packet(i int32, c *conn, p *capture.Packet, side int, now int64) {
+func (r *rower) packet(i int32, c *conn, p *capture.Packet, side int, now int64, fresh int) {
 	if r.needs&needPayload != 0 && p.Proto == capture.ProtoTCP && p.FragmentOffset == 0 {
 		c.inspect(p, side)
 	}
@@ -251,6 +260,9 @@ func (r *rower) packet(i int32, c *conn, p *capture.Packet, side int, now int64)
 	if r.dns != nil && p.Proto == capture.ProtoUDP && c.port(responder) == portDNS {
 		client := c.addr(originator)
 		r.dns.add(p, i, &client, side, now)
+	}
+	if r.content != nil && p.Proto == capture.ProtoTCP && !p.Fragment {
+		r.content.at(i).add(newPayload(p, fresh), side, c.port(responder))
 	}
 }
 
@@ -314,6 +326,9 @@ func (r *rower) measure(i int32, c *conn, time int64) {
 	if r.dns != nil {
 		client := c.addr(originator)
 		s.dns = r.dns.view(i, &client, time)
+	}
+	if r.content != nil {
+		s.content = r.content.at(i)
 	}
 }
 

@@ -1,4 +1,4 @@
-//go:build signalling // the integration patch removes this line
+//go:build signalling_patch
 
 package features
 

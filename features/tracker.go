@@ -360,12 +360,14 @@ func (t *Tracker) update(i int32, c *conn, p *capture.Packet, side int) {
 	d.packets++
 	d.wire += uint64(p.WireLen)
 	next, renew := datagram, true
+	fresh := p.PayloadLen // octets not seen before
 	switch {
 	case p.Proto == capture.ProtoTCP && (!p.Fragment || p.Flags != 0): // with its header
 		if p.Flags&capture.URG != 0 {
 			c.urgent++
 		}
-		d.payload += uint64(c.track(p, side))
+		fresh = c.track(p, side)
+		d.payload += uint64(fresh)
 		next, renew = c.tcpClass(p)
 	case p.Proto == capture.ProtoTCP:
 		d.payload += uint64(p.PayloadLen)
@@ -378,7 +380,7 @@ func (t *Tracker) update(i int32, c *conn, p *capture.Packet, side int) {
 		}
 		d.payload += uint64(p.PayloadLen)
 	}
-	t.rows.packet(i, c, p, side, t.now)
+	t.rows.packet(i, c, p, side, t.now, fresh)
 	if renew || next != c.class {
 		if c.class != numClasses {
 			t.unlink(c.class, c)
