@@ -20,8 +20,8 @@ func categorical(f Feature, names []string) Feature {
 var basicGroup = []Feature{
 	kdd("basic", "duration", "s", "last packet minus first packet, in whole seconds", 0,
 		func(s *sample) float64 { return s.duration }),
-	categorical(kdd("basic", "protocol_type", code, "protocol: tcp 0, udp 1, icmp 2, gtp 3, sip 4, diameter 5, other 6", 0,
-		func(s *sample) float64 { return float64(s.conn.protocol()) }), protocolNames[:]),
+	categorical(kdd("basic", "protocol_type", code, "protocol: tcp 0, udp 1, icmp 2, gtp 3, sip 4, diameter 5 (by port and header), other 6", needSignalling,
+		func(s *sample) float64 { return float64(s.signalling.protocolCode(s.conn.key.proto)) }), protocolNames[:]),
 	categorical(kdd("basic", "service", code, "KDD'99 service of the responder's port, or of the ICMP type: its index among the 70 names of NSL-KDD in ASCII order", 0,
 		func(s *sample) float64 { return float64(s.conn.service()) }), kddServices[:]),
 	categorical(kdd("basic", "flag", code, "state of the connection: SF S0 S1 S2 S3 REJ RSTO RSTR RSTOS0 SH OTH, from 0", 0,

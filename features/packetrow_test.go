@@ -168,18 +168,6 @@ func TestPacketCategories(t *testing.T) {
 	}
 }
 
-// TestPacketProtocol: the packet that opens a connection has the connection's protocol.
-func TestPacketProtocol(t *testing.T) {
-	for proto := range 256 {
-		for port := range 1 << 16 {
-			c := conn{key: connKey{hiPort: uint16(port), proto: uint8(proto)}}
-			if got, want := packetProtocol(c.key.proto, 50000, uint16(port)), c.protocol(); got != want {
-				t.Fatalf("protocol %d, port %d: %s, want %s", proto, port, protocolNames[got], protocolNames[want])
-			}
-		}
-	}
-}
-
 func TestPacketOneHot(t *testing.T) {
 	columns := packetColumns()
 	rows := packetRows(t, PacketConfig{Columns: columns}, randomPackets(newRand(31), 2000)...)

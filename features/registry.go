@@ -36,14 +36,15 @@ type Feature struct {
 }
 
 // need is what a feature's value is computed from besides its connection.
-type need uint8
+type need uint16
 
 const (
-	needTime    need = 1 << iota // the time window
-	needHost                     // the host window
-	needPayload                  // a look into the payload
-	needFlow                     // flowState
-	needSizes                    // the wavelet bands of the size series
+	needTime            need = 1 << iota // the time window
+	needHost                             // the host window
+	needSignalling                       // a look into the payload for mobile core protocols
+	needSignallingRates                  // the same, and their messages counted per source
+	needFlow                             // flowState
+	needSizes                            // the wavelet bands of the size series
 	needBehaviour
 	needDNS
 	needContent // contentState
@@ -64,6 +65,9 @@ type sample struct {
 	dns       dnsView
 	content   *contentState
 
+	signalling      *signallingState
+	signallingRates signallingRates
+
 	packet packetSample // of a packet's row; what stands above is of a connection's
 }
 
@@ -80,7 +84,7 @@ func (f *Feature) Columns() []string {
 // All returns the dictionary in the order of its groups.
 func All() []Feature { return append([]Feature(nil), dictionary...) }
 
-var dictionary = concat(basicGroup, timeGroup, hostGroup, telecomGroup, flowGroup, behaviourGroup, dnsFeatures, contentGroup, packetGroup)
+var dictionary = concat(basicGroup, timeGroup, hostGroup, contentGroup, telecomGroup, signallingGroup, flowGroup, behaviourGroup, dnsFeatures, packetGroup)
 
 func concat(groups ...[]Feature) (all []Feature) {
 	for _, g := range groups {
@@ -203,6 +207,7 @@ type rower struct {
 	behaviour  *behaviour
 	dns        *dns
 	content    *perConn[contentState]
+	signalling *signalling
 	sample     sample
 	out        Row
 }
@@ -233,6 +238,7 @@ func newRower(columns []string) (r rower, err error) {
 	if r.needs&needContent != 0 {
 		r.content = &perConn[contentState]{}
 	}
+	r.signalling = newSignalling(r.needs)
 	return r, nil
 }
 
@@ -247,12 +253,16 @@ func (r *rower) begin(i int32) {
 	if r.content != nil {
 		r.content.begin(i)
 	}
+	if r.signalling != nil {
+		r.signalling.begin(i)
+	}
 }
 
-// packet shows the groups a packet of connection i.
+// packet shows the groups a packet of connection i, of whose payload fresh octets
+// were not sent before.
 func (r *rower) packet(i int32, c *conn, p *capture.Packet, side int, now int64, fresh int) {
-	if r.needs&needPayload != 0 && p.Proto == capture.ProtoTCP && p.FragmentOffset == 0 {
-		c.inspect(p, side)
+	if r.signalling != nil {
+		r.signalling.add(i, p, side, now, fresh == 0)
 	}
 	if r.flow != nil {
 		r.flow.add(i, p, side, now)
@@ -330,6 +340,9 @@ func (r *rower) measure(i int32, c *conn, time int64) {
 	if r.content != nil {
 		s.content = r.content.at(i)
 	}
+	if r.signalling != nil {
+		r.signalling.measure(i, s)
+	}
 }
 
 func (r *rower) reset() {
@@ -344,5 +357,8 @@ func (r *rower) reset() {
 	}
 	if r.dns != nil {
 		r.dns.reset()
+	}
+	if r.signalling != nil {
+		r.signalling.reset()
 	}
 }

@@ -1,5 +1,3 @@
-//go:build signalling_patch
-
 package features
 
 import "github.com/picket-ids/picket/capture"

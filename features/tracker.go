@@ -112,8 +112,6 @@ type conn struct {
 	wrongFrags uint32
 	urgent     uint32
 	icmpErrors uint32 // ICMP errors that quote it
-	inspected  uint8  // segments looked into for sbiAUSF
-	sbiAUSF    bool   // a request to the 5G core's authentication server was seen
 	tunnel     capture.TunnelKind
 	links      [2]link
 }
@@ -208,6 +206,9 @@ type Stats struct {
 	Evicted     uint64 // ended early because the table was full
 	Rows        uint64
 	ClockSteps  uint64 // times that packet time ran back by more than a minute
+	// SignallingEvicted are sources of mobile core messages forgotten early
+	// because their table was full.
+	SignallingEvicted uint64
 }
 
 // A Tracker joins packets into connections and makes their rows. It belongs to
@@ -244,7 +245,13 @@ func NewTracker(cfg Config, emit func(*Row)) (*Tracker, error) {
 }
 
 // Stats returns the counters so far.
-func (t *Tracker) Stats() Stats { return t.stats }
+func (t *Tracker) Stats() Stats {
+	s := t.stats
+	if g := t.rows.signalling; g != nil && g.sources != nil {
+		s.SignallingEvicted = g.sources.sources.evicted
+	}
+	return s
+}
 
 // Open returns the number of connections being tracked.
 func (t *Tracker) Open() int { return t.conns.len() }

@@ -16,9 +16,10 @@ class Graph:
 
     def op(self, kind, *inputs, outputs=1, domain="", **attributes):
         """Adds a node and returns its output's name, or names; arrays among inputs become constants."""
-        names = [f"{kind.lower()}{len(self.nodes)}_{i}" for i in range(outputs)]
+        names = ["sum" if kind == "TreeEnsembleRegressor" and not self.nodes else
+                 f"{kind.lower()}{len(self.nodes)}_{i}" for i in range(outputs)]
         inputs = [x if isinstance(x, str) else self._constant(x) for x in inputs]
-        self.nodes.append(helper.make_node(kind, inputs, names, domain=domain, **attributes))
+        self.nodes.append(helper.make_node(kind, inputs, names, domain=domain or None, **attributes))
         return names[0] if outputs == 1 else names
 
     def _constant(self, array):
@@ -37,7 +38,7 @@ class Graph:
         leaf = trees.left < 0
         threshold = np.where(leaf, np.float32(0), trees.threshold)
         missing = {}
-        if trees.nan_left.any():
+        if trees.mode == "BRANCH_LT":  # XGBoost's, which know what to do with NaN
             missing["nodes_missing_value_tracks_true"] = (trees.nan_left & ~leaf).astype(int).tolist()
         return self.op(
             "TreeEnsembleRegressor", x, domain="ai.onnx.ml",

@@ -284,9 +284,8 @@ def compare(args, config):
                 **{key: mean for key, (mean, _) in figures.items()}, "recall sd": figures["recall"][1]}
         if made[name]["ships"]:
             tables.setdefault(name, []).append({"design": title, **line})
-        else:  # evidence for the ensemble that it is a member of
-            of = next(other for other, spec in made.items() if name in spec.get("members", ()))
-            tables.setdefault(of, []).append({"design": f"{name} alone", **line})
+        else:
+            tables.setdefault("nslkdd", []).append({"design": f"{name}, {title}", **line})
     for name, table in tables.items():
         text = pd.DataFrame(table).to_csv(index=False, float_format="%.4f")
         export.write(pathlib.Path(args.out) / "reports" / name / "designs.csv", text.encode())
