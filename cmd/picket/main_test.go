@@ -284,6 +284,41 @@ func TestScanTable(t *testing.T) {
 	}
 }
 
+// TestReport checks that the HTML page holds what the table says, and nothing that
+// a capture's name could smuggle in.
+func TestReport(t *testing.T) {
+	needLibrary(t)
+	dir := t.TempDir()
+	name := filepath.Join(dir, "<script>alert(1)</script>.pcap")
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, unpacked(t, "scan"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "report.html")
+	if code, _, stderr := picket(t, nil, "scan", "-q", "--report", path, name); code != exitFound {
+		t.Fatal(stderr)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"10.77.1.66", "1000 tcp ports", "ANOMALOUS", "src_bytes 0", "<svg"} {
+		if !bytes.Contains(b, []byte(want)) {
+			t.Errorf("no %q in the page", want)
+		}
+	}
+	for _, unwanted := range []string{"<script", "http://", "https://"} {
+		if bytes.Contains(b, []byte(unwanted)) {
+			t.Errorf("%q in the page", unwanted)
+		}
+	}
+	if code, _, stderr := picket(t, nil, "scan", "-q", "--report", filepath.Join(dir, "no", "such.html"), name); code != exitError || !strings.Contains(stderr, "no such file") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
 func TestExtract(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rows.csv")
 	code, stdout, stderr := picket(t, nil, "extract", "--features", "count,flag=S0,flag=REJ", "-o", path, "../../testdata/scan.pcap.gz")

@@ -20,6 +20,7 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	fs := flagSet("scan", std)
 	files := fs.StringArrayP("read", "r", nil, "capture to read, as an argument does")
 	asJSON := fs.Bool("json", false, "write events to standard output, one JSON object a line")
+	page := fs.String("report", "", "also write the answer as an HTML page to this file")
 	quiet := fs.BoolP("quiet", "q", false, "write no words, only the exit code (and JSON, if asked for)")
 	gateway := fs.String("gateway", hostname(), "name of this gateway in events and topics")
 	connections := fs.Int("max-connections", 0, "connections tracked at a time; beyond, the one idle longest is judged early (0: 32768)")
@@ -55,13 +56,17 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	if readErr == nil {
 		readErr = decodable(&stats)
 	}
-	if !*quiet && !*asJSON && (readErr == nil || stats.Frames > 0) {
-		r := report.Scan{Name: strings.Join(names, ", "), Stats: stats, Models: loaded, Incidents: out.incidents}
-		if err := r.Write(std.out, terminal(std.out)); err != nil {
-			out.err = err
+	r := report.Scan{Name: strings.Join(names, ", "), Stats: stats, Models: loaded, Incidents: out.incidents}
+	var reportErr error
+	if stats.Frames > 0 {
+		if !*quiet && !*asJSON {
+			reportErr = r.Write(std.out, terminal(std.out))
+		}
+		if *page != "" {
+			reportErr = errors.Join(reportErr, writeFile(*page, r.HTML))
 		}
 	}
-	if err := errors.Join(readErr, finishErr, out.close()); err != nil {
+	if err := errors.Join(readErr, finishErr, reportErr, out.close()); err != nil {
 		return 0, err
 	}
 	if stats.Incidents > 0 {

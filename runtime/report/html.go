@@ -1,0 +1,80 @@
+package report
+
+import (
+	_ "embed"
+	"fmt"
+	"html/template"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/picket-ids/picket/runtime/detect"
+)
+
+//go:embed report.html
+var page string
+
+var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
+	"thousands": thousands, "several": several, "service": service, "when": when, "number": func(v float64) string { return fmt.Sprintf("%.4g", v) },
+	"severity": func(n int) string { return [...]string{"", "low", "medium", "high"}[min(max(n, 0), 3)] },
+}).Parse(page))
+
+// HTML writes the scan as one page that stands alone: the verdict, the incidents
+// over time, and what drove each. It loads nothing from elsewhere.
+func (s *Scan) HTML(w io.Writer) error {
+	incidents := slices.SortedStableFunc(slices.Values(s.Incidents), worse)
+	p := struct {
+		*Scan
+		Read, Verdict string
+		Incidents     []htmlIncident
+		Ticks         []htmlTick
+		Height        int
+	}{Scan: s, Read: s.read(), Verdict: s.verdict(), Height: len(incidents)*rowHeight + 30}
+	for k, e := range incidents {
+		i := htmlIncident{Event: e, Y: k * rowHeight}
+		i.X = s.at(e.Event.Start)
+		i.Width = max(s.at(e.Event.End)-i.X, 3)
+		top := 0.0
+		for _, why := range e.Picket.Why {
+			top = max(top, why.Effect)
+		}
+		for _, why := range e.Picket.Why {
+			i.Why = append(i.Why, htmlWhy{why.String(), 100 * why.Effect / max(top, 1e-12)})
+		}
+		p.Incidents = append(p.Incidents, i)
+	}
+	for k := range 5 {
+		ns := s.Stats.First + (s.Stats.Last-s.Stats.First)*int64(k)/4
+		p.Ticks = append(p.Ticks, htmlTick{s.at(time.Unix(0, ns)), time.Unix(0, ns).UTC().Format("15:04:05")})
+	}
+	return pageTemplate.Execute(w, p)
+}
+
+// The picture is 1000 units wide; times lie from left to left + span.
+const (
+	left, span = 280, 680
+	rowHeight  = 22
+)
+
+type htmlIncident struct {
+	*detect.Event
+	X, Width float64
+	Y        int
+	Why      []htmlWhy
+}
+
+type htmlWhy struct {
+	Text  string
+	Share float64 // % of the strongest
+}
+
+type htmlTick struct {
+	X    float64
+	Time string
+}
+
+// at returns where a time lies in the picture.
+func (s *Scan) at(t time.Time) float64 {
+	length := float64(max(s.Stats.Last-s.Stats.First, 1))
+	return left + span*min(max(float64(t.UnixNano()-s.Stats.First)/length, 0), 1)
+}
