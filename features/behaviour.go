@@ -274,21 +274,22 @@ var behaviourGroup = func() (all []Feature) {
 			all = append(all, behave(role.prefix+name, unit, doc, func(v *behaviourView) float64 { return value(view(v)) }))
 		}
 		for k, span := range []string{"60s", "600s"} {
-			one("peers_"+span, "count", "distinct "+role.peers+" of "+role.of+" in about the last "+span+", an estimate",
+			within := "in the last " + []string{"30 to 60 s", "5 to 10 min"}[k]
+			one("peers_"+span, "count", "distinct "+role.peers+" of "+role.of+"'s connections "+within+" (HyperLogLog, standard error 13 %)",
 				func(h *hostView) float64 { return h.peers[k] })
-			one("ports_"+span, "count", "distinct responder ports of its connections, likewise",
+			one("ports_"+span, "count", "distinct responder ports (ICMP: types) of "+role.of+"'s connections "+within+", likewise",
 				func(h *hostView) float64 { return h.ports[k] })
-			one("connections_"+span, "count", "its connections, decaying to 1/e in "+span,
+			one("connections_"+span, "count", role.of+"'s connections, each counted with its first row and weighted by e^(-age/"+span+")",
 				func(h *hostView) float64 { return h.connections[k] })
-			one("failed_share_"+span, "share", "those of them that were refused or not answered",
+			one("failed_share_"+span, "share", "share of connections_"+span+" that was refused or not answered",
 				func(h *hostView) float64 { return h.failedShare[k] })
 		}
-		one("new_peer_rate", "1/s", "peers of "+role.of+" not seen in the last 600s, decaying to 1/e in 60s",
+		one("new_peer_rate", "1/s", role.peers+" of "+role.of+"'s connections that it had none with in the last 5 to 10 min, weighted by e^(-age/60s) (estimate), / 60 s",
 			func(h *hostView) float64 { return h.newPeers })
 	}
 	return append(all,
-		behave("periodicity", "0..1", "how regular the gaps between connections of this source to this destination and port are: 1 less the mean deviation of the gap over the gap; 0 before the fifth", func(v *behaviourView) float64 { return v.periodicity }),
-		behave("repeat_gap", "s", "mean gap between them, weighted to the last few", func(v *behaviourView) float64 { return v.gap }),
-		behave("repeats", "count", "connections of this source to this destination and port", func(v *behaviourView) float64 { return v.repeats }),
+		behave("periodicity", "0..1", "how regular the starts of this source's connections to this destination, port and protocol are: 1 - (mean deviation of the gap between starts) / repeat_gap; 1 for a clock, about .2 for Poisson traffic; 0 before the fifth connection and below a gap of 1 s", func(v *behaviourView) float64 { return v.periodicity }),
+		behave("repeat_gap", "s", "mean gap between these starts, of the first four gaps, then exponentially weighted by 1/4; 0 for one connection", func(v *behaviourView) float64 { return v.gap }),
+		behave("repeats", "count", "connections of this source to this destination, port and protocol so far", func(v *behaviourView) float64 { return v.repeats }),
 	)
 }()

@@ -171,10 +171,10 @@ func dnsFeature(name, unit, doc string, value func(*dnsView) float64) Feature {
 
 // dnsFeatures belong to the behaviour group.
 var dnsFeatures = []Feature{
-	dnsFeature("dns_name_length", "bytes", "longest name asked for over UDP port 53 in this connection, 0 for none", func(v *dnsView) float64 { return float64(v.length) }),
-	dnsFeature("dns_name_entropy", "bits", "Shannon entropy of that name's octets without its last two labels", func(v *dnsView) float64 { return float64(v.entropy) }),
-	dnsFeature("dns_names_under_parent", "count", "distinct names that the source asked for under the same last two labels in about the last 600s, an estimate, at the connection's peak", func(v *dnsView) float64 { return float64(v.names) }),
-	dnsFeature("dns_answer_bytes", "bytes", "largest response", func(v *dnsView) float64 { return float64(v.answer) }),
-	dnsFeature("dns_queries_600s", "count", "DNS queries of the source, decaying to 1/e in 600s", func(v *dnsView) float64 { return v.queries }),
-	dnsFeature("dns_nxdomain_share", "share", "those that were answered with NXDOMAIN", func(v *dnsView) float64 { return v.nxdomainShare }),
+	dnsFeature("dns_name_length", "bytes", "longest name queried in this connection, as text, over UDP port 53 (one question a message); 0 for none", func(v *dnsView) float64 { return float64(v.length) }),
+	dnsFeature("dns_name_entropy", "bits", "Shannon entropy per byte of that name without its last two labels, in lower case; 0 when it has no more", func(v *dnsView) float64 { return float64(v.entropy) }),
+	dnsFeature("dns_names_under_parent", "count", "distinct names that the source queried under the same last two labels in the last 5 to 10 min (HyperLogLog, standard error 13 %), the most at any query of this connection", func(v *dnsView) float64 { return float64(v.names) }),
+	dnsFeature("dns_answer_bytes", "bytes", "largest response message of this connection on the wire, reassembled, at most 65,535; 0 for none", func(v *dnsView) float64 { return float64(v.answer) }),
+	dnsFeature("dns_queries_600s", "count", "DNS queries of the source, each weighted by e^(-age/600s)", func(v *dnsView) float64 { return v.queries }),
+	dnsFeature("dns_nxdomain_share", "share", "NXDOMAIN responses to the source, likewise weighted, / dns_queries_600s, at most 1", func(v *dnsView) float64 { return v.nxdomainShare }),
 }
