@@ -5,9 +5,10 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 LIB     := build/lib/libonnxruntime.so
 FUZZTIME ?= 10s
+RECIPES  ?= nslkdd iot
 export PICKET_ONNXRUNTIME ?= $(abspath $(LIB))
 
-.PHONY: help build demo test lint fuzz bench train clean FORCE
+.PHONY: help build demo test lint fuzz bench train train-test clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,12 +42,19 @@ fuzz: $(LIB) ## run each fuzz target for FUZZTIME (10s)
 bench: $(LIB) ## measure every stage, beside a loop that only reads
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
 
-train: build/venv/done ## train the bundled models anew (needs Python 3.11; see models/train)
-	build/venv/bin/python -m picket_train train nslkdd $(TRAINFLAGS)
+train: build/venv/done build ## train every model anew (Python 3.11; see models/train/README.md)
+	@for r in $(RECIPES); do \
+		for v in explore train evaluate; do build/venv/bin/python -m picket_train $$v $$r $(TRAINFLAGS) || exit 1; done; \
+		build/venv/bin/python -m picket_train export $$r --picket build/picket $(TRAINFLAGS) || exit 1; \
+		build/venv/bin/python -m picket_train report $$r $(TRAINFLAGS) || exit 1; \
+	done
+
+train-test: build/venv/done build ## test the training package on small data
+	cd models/train && ../../build/venv/bin/python -m pytest -q
 
 build/venv/done: models/train/pyproject.toml
 	python3 -m venv build/venv
-	build/venv/bin/pip install --quiet -e models/train
+	build/venv/bin/pip install --quiet --disable-pip-version-check -e 'models/train[test,dask]'
 	@touch $@
 
 clean: ## delete what was built

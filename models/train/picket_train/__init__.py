@@ -1,3 +1,3 @@
 """Trains Picket's models: named recipes in, self-describing ONNX files and reports out."""
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"

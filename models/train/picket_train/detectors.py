@@ -26,7 +26,7 @@ class Boosted:
     columns: list
     booster: xgboost.Booster
     library = "XGBoost"
-    what = "gradient-boosted trees"
+    what = "XGBoost"
     least = 0.05
     knows_nan = True
 
@@ -422,7 +422,7 @@ class Rarity:
         """least: the narrowest piece. A steeper one would magnify rounding in the level."""
         top = float(np.log10(2 * len(levels)))
         at = [float(np.quantile(levels, q)) for q in cls.QUANTILES] + [float(levels.max())]
-        height = [-np.log10(1 - q) for q in cls.QUANTILES] + [top]
+        height = [min(-np.log10(1 - q), top) for q in cls.QUANTILES] + [top]
         knots = [(at[0], height[0])]
         for x, y in zip(at[1:], height[1:]):
             if x - knots[-1][0] < least:
@@ -455,7 +455,7 @@ class Ensemble:
     rarities: dict         # name → Rarity
     weights: dict          # name → share, together 1
     library = "XGBoost, scikit-learn and Keras"
-    what = "fusion"
+    what = "fusion of three models"
     knows_nan = False
 
     @classmethod

@@ -40,14 +40,18 @@ def percent(rate):
 def prose(text, width=100):
     """Markdown with its paragraphs and list items wrapped; tables, headings and code stay."""
     out = []
-    for block in re.split(r"\n{2,}", text.strip()):
-        if block[0] in "|#!" or block.startswith("```"):
-            out.append(block)
+    for number, part in enumerate(re.split(r"(?m)^(```.*?^```)$", text.strip(), flags=re.S)):
+        if number % 2:  # code
+            out.append(part)
             continue
-        items = re.split(r"\n(?=- )", block)
-        out.append("\n".join(textwrap.fill(
-            " ".join(item.split()), width, subsequent_indent="  " if item.startswith("- ") else "",
-            break_long_words=False, break_on_hyphens=False) for item in items))
+        for block in filter(None, map(str.strip, re.split(r"\n{2,}", part))):
+            if block[0] in "|#!":
+                out.append(block)
+                continue
+            items = re.split(r"\n(?=- )", block)
+            out.append("\n".join(textwrap.fill(
+                " ".join(item.split()), width, subsequent_indent="  " if item.startswith("- ") else "",
+                break_long_words=False, break_on_hyphens=False) for item in items))
     return "\n\n".join(out)
 
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 import xgboost
 
-from picket_train import export
+from picket_train import detectors, export
 
 COLUMNS = ["a", "b", "c", "d"]
 
@@ -39,19 +39,19 @@ def contract(predict, **changes):
 
 def test_parity_on_hard_rows(trained):
     rows, booster, predict = trained
-    trees = export.from_xgboost(booster)
-    hard = export.synthetic(rows, trees, 5000, 0)
+    detector = detectors.Boosted(COLUMNS, booster)
+    hard = export.synthetic(rows, detector.cuts(), 5000, 0)
     assert np.isnan(hard).any() and np.isinf(hard).any()
-    blob, measured = export.gate(export.tree_model(trees, contract(predict)), predict, hard)
+    blob, measured = export.gate(detectors.model(detector, contract(predict)), predict, hard)
     assert measured["difference"] <= export.MAX_DIFFERENCE
     assert measured["bytes"] == len(blob)
-    again, _ = export.gate(export.tree_model(trees, contract(predict)), predict, hard)
+    again, _ = export.gate(detectors.model(detector, contract(predict)), predict, hard)
     assert blob == again
 
 
 def test_metadata(trained):
     _, booster, predict = trained
-    model = export.tree_model(export.from_xgboost(booster), contract(predict))
+    model = detectors.model(detectors.Boosted(COLUMNS, booster), contract(predict))
     meta = {entry.key: entry.value for entry in model.metadata_props}
     assert meta["picket.contract"] == "1" and json.loads(meta["picket.features"]) == COLUMNS
     assert sorted(meta) == sorted("picket." + key for key in (
@@ -61,17 +61,17 @@ def test_metadata(trained):
 
 def test_gate_refuses(trained):
     rows, booster, predict = trained
-    trees = export.from_xgboost(booster)
-    good = export.tree_model(trees, contract(predict))
+    detector = detectors.Boosted(COLUMNS, booster)
+    good = detectors.model(detector, contract(predict))
     with pytest.raises(export.GateError, match="rows differ by more than"):
         export.gate(good, lambda some: predict(some) + 1e-4, rows)
     golden = {"rows": [[0, 0, 0, 0]], "scores": [.123]}
     with pytest.raises(export.GateError, match="golden rows differ"):
-        export.gate(export.tree_model(trees, contract(predict, golden=golden)), predict, rows)
+        export.gate(detectors.model(detector, contract(predict, golden=golden)), predict, rows)
     with pytest.raises(export.GateError, match="typical has 3 entries, the input 4"):
-        export.gate(export.tree_model(trees, contract(predict, typical=[0] * 3)), predict, rows)
+        export.gate(detectors.model(detector, contract(predict, typical=[0] * 3)), predict, rows)
     with pytest.raises(export.GateError, match="threshold 1.0"):
-        export.gate(export.tree_model(trees, contract(predict, threshold=1.0)), predict, rows)
+        export.gate(detectors.model(detector, contract(predict, threshold=1.0)), predict, rows)
     other = onnx.ModelProto()
     other.CopyFrom(good)
     other.graph.node[1].op_type = "Tanh"
@@ -83,7 +83,7 @@ def test_gate_refuses_size(trained, monkeypatch):
     rows, booster, predict = trained
     monkeypatch.setattr(export, "MAX_BYTES", 1000)
     with pytest.raises(export.GateError, match="the limit is 1,000"):
-        export.gate(export.tree_model(export.from_xgboost(booster), contract(predict)),
+        export.gate(detectors.model(detectors.Boosted(COLUMNS, booster), contract(predict)),
                     predict, rows)
 
 

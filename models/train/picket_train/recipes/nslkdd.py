@@ -153,7 +153,7 @@ def measure(detector, spec, frames, seed, config):
     cuts = {rate: metrics.threshold(held["threshold"], rate) for rate in config["rates"]}
     seen = set(frame["label"])
     run = {"seed": seed, "held": held, "typical": typical, "cuts": cuts, "library": detector.library,
-           "what": detector.what, "size": detector.size()}
+           "size": detector.size()}
     if isinstance(detector, detectors.Boosted):
         run["gains"] = gains(detector)
     for name in ("test", "test21"):
@@ -268,7 +268,7 @@ def compare(args, config):
     made = specs(config)
     designs = []
     for name, spec in made.items():
-        changes = config.get("designs", {}).get(name, {"as it ships": {}})
+        changes = config.get("designs", {}).get(name, {"as configured": {}})
         designs += [(name, title, spell({**given(name, config), **change}, config))
                     for title, change in changes.items()]
     columns_of = {(name, title): len(spec["names"]) for name, title, spec in designs}

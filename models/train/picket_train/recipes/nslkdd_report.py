@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .. import data, export, metrics, report
+from .. import data, detectors, export, metrics, report
 
 HOW = {
     "nslkdd-xgboost": """
@@ -23,33 +23,40 @@ Not chosen here: monotone constraints as an idea and the nominal {nominal} were 
 which had been scored on KDDTest+. The folds above bear out the first; the second was fixed with the
 protocol.""",
     "nslkdd-random-forest": """
-{trees} trees of at most {leaves} leaves: the file stays small, and the size was not tuned. Classes are
-weighted alike. Held to the directions that help XGBoost, the forest found fewer left-out attacks (.816
-against .889, one seed), so it is free.""",
+{trees} trees of at most {leaves} leaves: the file stays small. A first run on the folds had 40 trees and
+found .895 ± .004; {trees} were taken for the file's size, before any test file was scored, and the table shows
+what that may have cost. Classes are weighted alike. Held to the directions that help XGBoost, the forest found fewer left-out attacks (.816
+against .889, one seed of 40 trees), so it is free.""",
     "nslkdd-isolation-forest": """
 Fitted on normals alone, columns that spread over decades as log(1 + x); the trees' thresholds are turned
 back, so that the graph compares raw values. Of {trees} trees each sees {samples} normals: with 256, as is
-usual, left-out attacks were found least (.70). Leaf values carry the depth and the expected rest of the
+usual, left-out attacks were found least (.70, one seed). Leaf values carry the depth and the expected rest of the
 path, so that the graph is one tree ensemble and an exponential.""",
     "nslkdd-lof": """
 Beside {sample} normals, distinct after scaling, drawn at random, from which the {trimmed} with the farthest
-neighbours were trimmed before. Without the trimming the factor finds hardly anything: an attack beside a
+neighbours were trimmed before. The design was frozen after a first run in which it was best (.804 ± .008, 2,000
+normals); with {sample} the seeds spread far wider, and the line without services is no worse. Without the trimming the factor finds hardly anything: an attack beside a
 lonely normal is in good company. Distances in the graph are in float64: the usual expansion of the square
 would cancel in float32.""",
     "nslkdd-autoencoder": """
-Fitted on normals alone: {epochs} epochs, a {noise} of the inputs dropped at a time; columns that spread over
+The lines of the table do not differ by more than their spread; the smallest network was frozen after a first
+run, before any test file was scored. Fitted on normals alone: {epochs} epochs, a {noise} of the inputs dropped at a time; columns that spread over
 decades as log(1 + x), all scaled, and cut at ± {clip} deviations. The score is e / (e + m), e the mean squared
 error and m the error that a twentieth of the training normals pass.""",
     "nslkdd-ensemble": """
 A member's level is turned into its rarity, -log10 of the share of calibration normals that reach it; the
-score is the weighted mean of the rarities over the largest possible. The weights were chosen among the
-table's; the differences between its best lines are noise. Isolation forest and LOF took recall away, so they
-are no members.
+score is the weighted mean of the rarities over the largest possible.
+
+Members and weights were frozen after a first run on the folds (three seeds, a forest of 40 trees): these three
+at 1, 2, 2 had .899 ± .002, the three alike .899 ± .004, all five alike with an LOF that is not trimmed
+.892 ± .001, the forest alone .895 ± .004. The table is a later run with everything as it ships: no line is better
+than another by more than their spread, the best of them is not the one that ships, and the gain over the
+forest alone is within noise. Nothing was changed after it, since the test files had been scored by then.
 
 **Seen before:** that a score of novelty beside trees helps was known from earlier work that had looked at
 KDDTest+ (monotone XGBoost or Mahalanobis distance of normals). That very design is not used here, and the
-folds above bear out the fusion that is; but its figures on KDDTest+ are not wholly blind. Confirm them on
-other data.""",
+folds above show no more than that the fusion does no harm: its figures on KDDTest+ are not wholly blind.
+Confirm them on other data.""",
 }
 
 
@@ -134,10 +141,12 @@ def _recalls(r, groups):
 
 def _head(r):
     main, shipped, run = r.mean("test"), r.runs[0]["test"][r.rate], r.runs[0]
-    what = run["what"][0].upper() + run["what"][1:]
+    what = detectors.KINDS[r.spec["kind"]].what
+    what = what[0].upper() + what[1:]
     allowed = "1e-6" if r.spec["kind"] in ("xgboost", "random-forest", "isolation-forest") else \
         "1e-6, or 1e-5 of the score"
     missing = "NaN, infinities, " if r.spec["kind"] == "xgboost" else ""
+    beside = "" if r.spec["kind"] in ("lof", "autoencoder") else ", values at and one step beside thresholds of trees,"
     seed = run["seed"]
     members = ""
     if "members" in r.spec:
@@ -159,8 +168,8 @@ payload, trained on NSL-KDD. On KDDTest+ it is right for {report.spread(main['ac
 | reported on | KDDTest+, SHA-256 `{r.hashes['KDDTest+.txt']}` |
 | | KDDTest-21, SHA-256 `{r.hashes['KDDTest-21.txt']}` |
 | parity | ONNX Runtime 1.21 and {run['library']} differ by at most {r.measured['difference']:.1e} (allowed: \
-{allowed}) over {r.measured['rows']:,} rows: all of KDDTest+, and 20,000 with {missing}extremes, noise, and \
-values at and one step beside thresholds of trees |
+{allowed}) over {r.measured['rows']:,} rows: all of KDDTest+, and 20,000 with {missing}extremes{beside} and \
+noise |
 {_speed(r)}
 The checksums are of the files in NSL-KDD.zip, with LF line endings. "±" is the standard deviation
 over {len(r.runs)} seeds, each with its own split, model and thresholds."""
@@ -178,8 +187,8 @@ def _figures(r):
     rows = []
     for rate in (None, *r.rates):
         test, hard = r.mean("test", rate), r.mean("test21", rate)
-        if rate is None and "members" in r.spec:
-            continue  # .5 means nothing there
+        if rate is None and r.spec["kind"] not in ("xgboost", "random-forest"):
+            continue  # .5 is no habit there
         name = ".5, usual practice" if rate is None else f"nominal {report.percent(rate)}"
         if rate == r.rate:
             name = f"**{name}, ships**"
@@ -264,7 +273,7 @@ Leaving attacks out of KDDTrain+, nine folds: each of the four families, and fiv
 The model is fitted on 80 % of the rest, half of the other normals set the threshold at a nominal
 {report.percent(r.rate)}, half measure the real rate. A type counts by the root of its rows, or
 neptune (41,214 of 58,630 attack rows) would be the whole figure. "Recall" is the mean of the two
-columns before it, with its standard deviation over {len(r.config['leave_out_seeds'])} seeds."""
+columns before it, with its standard deviation over {len(r.config['leave_out_seeds'])} seeds; bold is what ships."""
     if designs.exists():
         frame = pd.read_csv(designs)
         chosen = next((title for title, change in r.config.get("designs", {}).get(r.name, {}).items()
@@ -384,14 +393,20 @@ a nominal {report.percent(config['nominal'])} of false alarms. Mean ± standard 
 Set beforehand, on KDDTest+:
 
 - .906, the best published autoencoder: the ensemble has {report.share(best['accuracy'][0])}.
-- .925 at .059, an earlier XGBoost with monotone constraints: see the table.
+- .925 at .059, an earlier XGBoost with monotone constraints: the ensemble has {report.share(best['accuracy'][0])} at
+  {report.share(best['fpr'][0])}, which is more alarms, not a better detector.
 - Aim of ≥ .93 at ≤ .06 without content columns: {verdict(best, .93)}.
 - Aim of ≥ .94 at ≤ .06 with content columns: {verdict(wide, .94)}.
 
+The ensemble finds more attacks than any member, and raises more false alarms than XGBoost; its AUC is the same within
+noise.
+The folds within KDDTrain+ leave out attacks, not normals: they cannot see that the normals of KDDTest+ are
+others, and the forest and the autoencoder take those worse than XGBoost does.
+
 What is not wholly blind: monotone constraints, the nominal {report.percent(config['nominal'])} and the worth of
-a novelty score beside trees were seen on KDDTest+ in earlier work. The folds within KDDTrain+ bear each
-of them out, but did not discover them. The random forest's place, every weight and every parameter are
-from the folds alone.
+a novelty score beside trees were seen on KDDTest+ in earlier work. The folds within KDDTrain+ bear out the
+first, and the third only within noise; they discovered neither. The random forest's place, every weight and every parameter are
+from the folds alone (or from the file size). That no content model ships was decided after its figures were known.
 
 {speed}
 
@@ -434,8 +449,9 @@ def _notebook(told):
     latency = [[name, *(f"{value:.2f}" for value in told[0]["models"][name]["latency"])]
                for name in told[0]["models"] if "latency" in told[0]["models"][name]]
     first = told[0]["models"]
-    slow = max(one["latency"][0] for one in first.values() if "latency" in one)
-    verdict = "fails" if slow > 10 else "holds here in the median"
+    median, late = first["random forest"]["latency"]
+    verdict = ("fails" if median > 10 else "holds on this machine for the median only" if late > 10 else
+               "holds on this machine")
     reports = "\n\n".join(f"{name}, {where}:\n\n```\n{first[name][key]['report'].rstrip()}\n```"
                           for name in first for key, where in (("own", "its own part"), ("test", "KDDTest+")))
     return f"""
