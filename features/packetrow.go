@@ -353,4 +353,5 @@ func (t *PacketTracker) Flush() {
 		l.unlink(l.table.at(i))
 		l.table.remove(i)
 	}
+	t.now = -maxTime
 }

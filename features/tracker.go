@@ -434,6 +434,7 @@ func (t *Tracker) Tick(now int64) {
 func (t *Tracker) Flush() {
 	t.expire(1<<63 - 1)
 	t.rows.reset()
+	t.now = -maxTime
 }
 
 // expire makes the rows due by now, in the order of their deadlines.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -57,7 +58,7 @@ func extract(ctx context.Context, args []string, std stdio) (int, error) {
 	if *output == "-" {
 		return exitNothing, write(std.out)
 	}
-	return exitNothing, writeFile(*output, write)
+	return exitNothing, writeFile(*output, x.captures, write)
 }
 
 // chooseColumns returns the named columns, or all of the named groups, of a kind of
@@ -92,18 +93,43 @@ func chooseColumns(row features.RowKind, names, groups []string) ([]string, erro
 	return columns, nil
 }
 
-// writeFile lets write fill a new file, which replaces path only when all of it
-// is there.
-func writeFile(path string, write func(io.Writer) error) error {
-	f, err := os.Create(path + ".part")
+// writeFile lets write fill the file at path, which changes only when all of it is
+// there. What is no regular file, a device or a pipe, is written as it goes. None of
+// the inputs may be the file itself.
+func writeFile(path string, inputs []string, write func(io.Writer) error) error {
+	if path == "" {
+		return errors.New("no name for the output: give a file, or - for standard output")
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	info, err := os.Stat(path)
+	if err == nil {
+		for _, in := range inputs {
+			if other, err := os.Stat(in); err == nil && os.SameFile(info, other) {
+				return fmt.Errorf("write %s: it is also an input; name another file", path)
+			}
+		}
+		if info.IsDir() {
+			return fmt.Errorf("write %s: is a directory; name a file in it", path)
+		}
+		if !info.Mode().IsRegular() {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			return errors.Join(write(f), f.Close())
+		}
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".picket-*")
 	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(f.Name())
+	if err := errors.Join(write(f), f.Chmod(0o644), f.Close()); err != nil {
 		return err
 	}
-	defer os.Remove(path + ".part")
-	if err := errors.Join(write(f), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".part", path)
+	return os.Rename(f.Name(), path)
 }
 
 // run writes the rows of all captures, each as if it were alone.

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/picket-ids/picket/runtime/onnx"
+	"github.com/picket-ids/picket/runtime/report"
 )
 
 // version is set by the build.
@@ -31,6 +33,7 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends what does not listen, a read that waits
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -54,7 +57,7 @@ var verbs []verb
 func init() {
 	verbs = []verb{
 		{"scan", "FILE... | -", "read captures once and say what is anomalous", scan},
-		{"extract", "FILE... | -", "write the rows of features as CSV, for training", extract},
+		{"extract", "FILE... | -", "write the rows of features as CSV or Parquet, for training", extract},
 		{"features", "", "list the features that models can ask for", listFeatures},
 		{"model", "show|check [FILE|NAME]", "what a model is and wants; whether it works on this device", model},
 		{"version", "", "versions of picket and of ONNX Runtime", printVersion},
@@ -101,7 +104,15 @@ func usage(w io.Writer) {
 }
 
 // oneLine writes joined errors in one line.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+func oneLine(err error) string {
+	var lines []string
+	for _, line := range strings.Split(err.Error(), "\n") {
+		if !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return report.Printable(strings.Join(lines, "; "))
+}
 
 // flagSet returns the flags of a verb, which print its usage for --help.
 func flagSet(name string, std stdio) *pflag.FlagSet {

@@ -119,6 +119,7 @@ func TestErrors(t *testing.T) {
 		{"garbage for a model", []string{"scan", "--model", write(t, "bad.onnx", scanPcap[:4096]), good}, "bad.onnx"},
 		{"model check of garbage", []string{"model", "check", write(t, "bad.onnx", []byte("x"))}, "bad.onnx"},
 		{"threshold out of range", []string{"scan", "--threshold", "7", good}, "between 0 and 1"},
+		{"threshold no number", []string{"scan", "--threshold", "nan", good}, "between 0 and 1"},
 		{"library missing", []string{"scan", "--onnxruntime", "/nonexistent/libonnxruntime.so", good}, "libonnxruntime"},
 		{"no such group", []string{"extract", "--group", "tiem", good}, `no group "tiem"`},
 		{"no such feature", []string{"extract", "--features", "count,cuont", good}, `column 2: "cuont"`},
@@ -405,6 +406,64 @@ func sameTime(v any, s string) bool {
 		return err == nil && at.Equal(v)
 	}
 	return false
+}
+
+// TestExtractTwice checks that captures are extracted each as if it were alone.
+func TestExtractTwice(t *testing.T) {
+	for _, row := range []string{"connection", "packet"} {
+		args := []string{"extract", "-q", "--row", row, "../../testdata/scan.pcap.gz"}
+		_, once, _ := picket(t, nil, args...)
+		_, twice, _ := picket(t, nil, append(args, args[len(args)-1])...)
+		header, rows, _ := strings.Cut(once, "\n")
+		if twice != header+"\n"+rows+rows {
+			t.Errorf("rows of a %s differ the second time", row)
+		}
+	}
+}
+
+// TestOutputs checks that an output destroys nothing that is not its own.
+func TestOutputs(t *testing.T) {
+	dir := t.TempDir()
+	in := write(t, "in.pcap", unpacked(t, "brute"))
+	link := filepath.Join(dir, "link.csv")
+	target := filepath.Join(dir, "target.csv")
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(target, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ out, want string }{
+		{in, "also an input"}, {dir, "is a directory"}, {"", "no name"}, {link, ""}, {"/dev/null", ""},
+	} {
+		code, _, stderr := picket(t, nil, "extract", "-q", in, "-o", tt.out)
+		if tt.want == "" && code != exitNothing || !strings.Contains(stderr, tt.want) {
+			t.Errorf("-o %q: exit %d, %s", tt.out, code, stderr)
+		}
+	}
+	if st, err := os.Lstat(link); err != nil || st.Mode()&os.ModeSymlink == 0 {
+		t.Error("a link was replaced")
+	}
+	if st, err := os.Stat("/dev/null"); err != nil || st.Mode()&os.ModeCharDevice == 0 {
+		t.Error("a device was replaced")
+	}
+	if b, err := os.ReadFile(target); err != nil || !bytes.HasPrefix(b, []byte("capture,")) {
+		t.Error("nothing was written through the link")
+	}
+	if b, err := os.ReadFile(in); err != nil || len(b) < 1000 {
+		t.Error("the input was destroyed")
+	}
+}
+
+// TestPrintable checks that a file's name cannot command the terminal.
+func TestPrintable(t *testing.T) {
+	needLibrary(t)
+	name := write(t, "a\x1b[31m\nNothing anomalous\xff.pcap", unpacked(t, "brute"))
+	_, stdout, stderr := picket(t, nil, "scan", name)
+	_, _, missing := picket(t, nil, "scan", name+"x")
+	if s := stdout + stderr + missing; strings.ContainsAny(s, "\x1b\xff") || strings.Contains(s, "\nNothing") || strings.Count(missing, "\n") != 1 {
+		t.Errorf("%q", s)
+	}
 }
 
 func TestFeatures(t *testing.T) {

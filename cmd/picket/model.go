@@ -24,6 +24,15 @@ type modelFlags struct {
 	names     []string
 	library   string
 	threshold float64
+	sessions  []*onnx.Session
+}
+
+// badScores counts the scores of the open models that were not from 0 to 1.
+func (m *modelFlags) badScores() (n uint64) {
+	for _, s := range m.sessions {
+		n += s.BadScores
+	}
+	return n
 }
 
 func (m *modelFlags) addFlags(fs *pflag.FlagSet) {
@@ -51,13 +60,12 @@ func readModel(name string) (*onnx.Model, error) {
 
 // open returns the models ready to score, and what closes them.
 func (m *modelFlags) open() (loaded []detect.Model, closeAll func(), err error) {
-	var sessions []*onnx.Session
 	closeAll = func() {
-		for _, s := range sessions {
+		for _, s := range m.sessions {
 			s.Close()
 		}
 	}
-	if m.threshold < 0 || m.threshold > 1 {
+	if !(m.threshold >= 0 && m.threshold <= 1) {
 		return nil, closeAll, fmt.Errorf("--threshold %v: scores lie between 0 and 1", m.threshold)
 	}
 	for _, name := range m.names {
@@ -76,7 +84,7 @@ func (m *modelFlags) open() (loaded []detect.Model, closeAll func(), err error) 
 		if err != nil {
 			return nil, closeAll, err
 		}
-		sessions = append(sessions, s)
+		m.sessions = append(m.sessions, s)
 		threshold := model.Threshold
 		if m.threshold > 0 {
 			threshold = m.threshold

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	"github.com/picket-ids/picket/capture"
+	"github.com/picket-ids/picket/runtime/report"
 )
 
 var errNoCapture = errors.New("no capture named: give a pcap or pcapng file, or - for standard input")
@@ -33,7 +35,7 @@ func readCaptures(ctx context.Context, names []string, std stdio, quiet bool, ta
 		}
 		var src capture.Source = f
 		if show {
-			src = &progress{File: f, w: std.err, name: name, from: time.Now()}
+			src = &progress{File: f, w: std.err, name: report.Printable(filepath.Base(name)), from: time.Now()}
 		}
 		err = take(src)
 		f.Close()
@@ -43,7 +45,7 @@ func readCaptures(ctx context.Context, names []string, std stdio, quiet bool, ta
 		switch {
 		case errors.Is(err, io.EOF):
 		case errors.Is(err, capture.ErrCut):
-			fmt.Fprintf(std.err, "picket: warning: %v; what was read counts\n", err)
+			fmt.Fprintf(std.err, "picket: warning: %s; what was read counts\n", oneLine(err))
 		case errors.Is(err, context.Canceled):
 			return fmt.Errorf("interrupted while reading %s", name)
 		default:

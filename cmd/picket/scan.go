@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,7 +37,10 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 		return 0, err
 	}
 
-	out := &outlets{std: std, json: *asJSON, last: map[string]int{}}
+	if *wait <= 0 {
+		return 0, fmt.Errorf("--mqtt-wait %v: give a time above 0", *wait)
+	}
+	out := &outlets{std: std, json: *asJSON}
 	if broker.URL != "" {
 		broker.Gateway = *gateway
 		if out.mqtt, err = mqtt.Dial(ctx, broker); err != nil {
@@ -56,6 +60,9 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	if readErr == nil {
 		readErr = decodable(&stats)
 	}
+	if n := models.badScores(); n > 0 {
+		fmt.Fprintf(std.err, "picket: warning: %d scores were no numbers from 0 to 1 and count as 0: the model is broken\n", n)
+	}
 	r := report.Scan{Name: strings.Join(names, ", "), Stats: stats, Models: loaded, Incidents: out.incidents}
 	var reportErr error
 	if stats.Frames > 0 {
@@ -63,7 +70,7 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 			reportErr = r.Write(std.out, terminal(std.out))
 		}
 		if *page != "" {
-			reportErr = errors.Join(reportErr, writeFile(*page, r.HTML))
+			reportErr = errors.Join(reportErr, writeFile(*page, names, r.HTML))
 		}
 	}
 	if err := errors.Join(readErr, finishErr, reportErr, out.close()); err != nil {
@@ -94,6 +101,9 @@ func hostname() string {
 	return name
 }
 
+// maxListed bounds the incidents that are listed for people: the worst.
+const maxListed = 1000
+
 // outlets are where the events of a scan go.
 type outlets struct {
 	std  stdio
@@ -101,18 +111,17 @@ type outlets struct {
 	mqtt *mqtt.Client
 	wait time.Duration
 
-	incidents []*detect.Event // the last event of each
-	last      map[string]int  // index of each by name
+	incidents []*detect.Event // the last event of the worst, for people
 	unsent    int             // events that the broker client did not take
 	err       error
 }
 
 func (o *outlets) emit(ctx context.Context, e *detect.Event) {
-	if k, ok := o.last[e.Picket.Incident]; ok {
-		o.incidents[k] = e
-	} else {
-		o.last[e.Picket.Incident] = len(o.incidents)
-		o.incidents = append(o.incidents, e)
+	if e.Picket.Phase == detect.PhaseEnd {
+		if o.incidents = append(o.incidents, e); len(o.incidents) == 2*maxListed {
+			slices.SortStableFunc(o.incidents, report.Worse)
+			o.incidents = slices.Clip(o.incidents[:maxListed])
+		}
 	}
 	if o.json && o.err == nil {
 		o.err = report.JSON(o.std.out, e)
@@ -124,7 +133,8 @@ func (o *outlets) emit(ctx context.Context, e *detect.Event) {
 		o.unsent++
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.wait)
+	// An interrupted scan still tells of what it found.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.wait)
 	defer cancel()
 	var b strings.Builder
 	if err := report.JSON(&b, e); err != nil {

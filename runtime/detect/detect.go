@@ -54,7 +54,8 @@ type Stats struct {
 	Packets   features.PacketStats // rows of packets
 	Anomalous uint64               // rows
 	Incidents uint64
-	Refused   uint64 // anomalous rows in no incident, because too many were open
+	Judged    uint64 // rows that were scored
+	Early     uint64 // incidents ended before their time, some unpublished, because too many were open
 }
 
 // Detector is one such loop. It is not safe for concurrent use.
@@ -68,6 +69,8 @@ type Detector struct {
 	batch     batch
 	incidents incidents
 	sequence  uint64
+	last      int64 // ns, the time of the row before
+	fresh     bool  // the next frame is the first of a source
 	stats     Stats
 	probe     []float32 // rows of explain
 	err       error
@@ -171,6 +174,7 @@ func groups(names []string) (all [][]int) {
 // Run takes all frames of src. It ends with the source, with its error, or with
 // that of the context; Finish must follow in any case.
 func (d *Detector) Run(ctx context.Context, src capture.Source) error {
+	d.fresh = true
 	return capture.Read(ctx, src, &d.decoder, d.take)
 }
 
@@ -179,6 +183,10 @@ func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) 
 	if s.Frames == 0 {
 		s.First, s.Last = f.Time, f.Time
 	}
+	if d.fresh && f.Time < s.Last { // a source that began before the one before ended
+		d.flush()
+	}
+	d.fresh = false
 	s.Frames++
 	s.Octets += uint64(f.WireLen)
 	s.First, s.Last = min(s.First, f.Time), max(s.Last, f.Time)
@@ -199,13 +207,25 @@ func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) 
 // Finish makes the rows of the connections still open, scores what is left and
 // ends all incidents. It returns the first error of a model.
 func (d *Detector) Finish() error {
+	d.flush()
+	return d.err
+}
+
+// flush ends all connections and incidents: what follows begins a new time.
+func (d *Detector) flush() {
 	if d.tracker != nil {
 		d.tracker.Flush()
 	}
+	if d.packets != nil {
+		d.packets.Flush()
+	}
 	d.score()
 	d.advance(never - 1)
-	return d.err
+	d.last = 0
 }
+
+// maxStepBack is how far the time of rows may run back, ns.
+const maxStepBack = 60 * second
 
 // Stats returns the counters so far.
 func (d *Detector) Stats() Stats {
@@ -217,7 +237,7 @@ func (d *Detector) Stats() Stats {
 	if d.packets != nil {
 		s.Packets = d.packets.Stats()
 	}
-	s.Incidents, s.Refused = d.incidents.total, d.incidents.refused
+	s.Incidents, s.Early = d.incidents.total, d.incidents.early
 	return s
 }
 
@@ -249,6 +269,11 @@ func (d *Detector) score() {
 	}
 	for k := range b.n {
 		r, scores, models := &b.rows[k], b.scores(k), b.lanes[k].models
+		if r.Time < d.last-maxStepBack {
+			d.advance(never - 1) // the clock was set back: what was open is over
+		}
+		d.last = r.Time
+		d.stats.Judged++
 		d.advance(r.Time)
 		best := -1
 		for m, s := range scores {
@@ -260,10 +285,10 @@ func (d *Detector) score() {
 			continue
 		}
 		d.stats.Anomalous++
-		if i := d.incidents.join(r); i != nil {
-			i.add(r, models, scores, best)
-			d.incidents.next = min(d.incidents.next, i.due())
-		}
+		d.makeRoom(r)
+		i := d.incidents.join(r)
+		i.add(r, models, scores, best)
+		d.incidents.next = min(d.incidents.next, d.incidents.due(i))
 	}
 }
 

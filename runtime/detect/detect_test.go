@@ -357,17 +357,53 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// TestManyIncidents checks the bound on open incidents, and that what is left
-// out is counted.
+// TestManyIncidents checks the bound on open incidents, that decoys do not hide an
+// attack, and that what ended early is counted.
 func TestManyIncidents(t *testing.T) {
 	var s traffic
 	const n = 3000
 	for k := range n {
 		s.syn(int64(k), fmt.Sprintf("10.1.%d.%d", k/250, k%250), fmt.Sprintf("10.2.%d.%d", k/250, k%250), 1024, 22)
 	}
-	events := 0
-	st := detect(t, config(rule(refusals), func(*Event) { events++ }), &s)
-	if st.Incidents != maxIncidents || events != 2*maxIncidents || st.Refused != n-maxIncidents {
-		t.Errorf("%d incidents, %d events, %d rows refused of %d", st.Incidents, events, st.Refused, n)
+	for p := range 300 {
+		s.syn(int64(n+p), "10.0.0.66", "10.0.0.9", 1024, uint16(p+1))
+	}
+	for k := range n {
+		s.syn(int64(n+300+k), fmt.Sprintf("10.3.%d.%d", k/250, k%250), fmt.Sprintf("10.4.%d.%d", k/250, k%250), 1024, 22)
+	}
+	ends, attack := 0, uint64(0)
+	st := detect(t, config(rule(refusals), func(e *Event) {
+		if e.Picket.Phase == PhaseEnd {
+			ends++
+		}
+		if e.Source.IP == "10.0.0.66" {
+			attack = max(attack, e.Picket.Connections)
+		}
+	}), &s)
+	if st.Incidents != 2*n+1 || ends != maxIncidents || st.Early != 2*n+1-maxIncidents || attack != 300 {
+		t.Errorf("%d incidents, %d ends, %d early, %d connections of the attack", st.Incidents, ends, st.Early, attack)
+	}
+}
+
+// TestClockSetBack checks that incidents do not outlive a clock that is set back, and
+// that what comes after it is seen.
+func TestClockSetBack(t *testing.T) {
+	var s traffic
+	s.syn(3600e6, "10.0.0.1", "10.0.0.9", 1024, 22)
+	s.syn(0, "10.0.0.1", "10.0.0.9", 1025, 22)
+	got := phases(t, &s)
+	if len(got) != 4 || !strings.HasPrefix(got[1], "end") || !strings.HasPrefix(got[2], "new") {
+		t.Errorf("events %q", got)
+	}
+}
+
+// TestThresholdZero checks a model for which every row is anomalous.
+func TestThresholdZero(t *testing.T) {
+	var s traffic
+	s.syn(0, "10.0.0.1", "10.0.0.9", 1024, 22)
+	cfg := config(rule(func([]float32) float32 { return 0 }), func(*Event) {})
+	cfg.Models[0].Threshold = 0
+	if st := detect(t, cfg, &s); st.Incidents != 1 {
+		t.Errorf("%d incidents", st.Incidents)
 	}
 }

@@ -161,12 +161,12 @@ func (i *incident) message() string {
 		whom += on(service)
 	case targets >= severalPeers:
 		what, whom = "sweeps", fmt.Sprintf("%d hosts", targets)
-	case targets > 1:
-		whom = fmt.Sprintf("%d hosts", targets)
 	case ports >= severalPeers:
-		what = "probes"
+		what, whom = "probes", hosts(targets, whom)
 	case i.connections >= manyConnections:
-		what, whom = "floods", whom+on(service)
+		what, whom = "floods", hosts(targets, whom)+on(service)
+	case targets > 1:
+		whom = hosts(targets, whom)
 	default:
 		whom += on(service)
 	}
@@ -187,6 +187,13 @@ const (
 	severalPeers    = 5   // hosts or ports, of a sweep or a probe
 	manyConnections = 100 // of a flood
 )
+
+func hosts(n int, one string) string {
+	if n > 1 {
+		return fmt.Sprintf("%d hosts", n)
+	}
+	return one
+}
 
 func on(service string) string {
 	if service == "" {

@@ -16,6 +16,8 @@ const (
 	// openDelay lets the first event of an incident tell more than its first
 	// connection.
 	openDelay = 1 * second
+	// crampedDelay is that of a small incident while there is little room.
+	crampedDelay = 30 * second
 	// updateInterval is the least between two updates of an incident.
 	updateInterval = 60 * second
 	// quietTime ends an incident that has no new row for as long. A connection
@@ -56,9 +58,13 @@ type incident struct {
 	scores []float64    // the highest of each model
 }
 
-// due returns when the incident's next event is.
-func (i *incident) due() int64 {
+// due returns when the incident's next event is. While there is little room, one of
+// a few rows is not published at once: it may have to make way unheard, so that
+// traffic made of endless pairs of addresses gives no endless events.
+func (t *incidents) due(i *incident) int64 {
 	switch quiet := i.lastRow + quietTime; {
+	case i.events == 0 && i.rows < severalPeers && len(t.open) > maxIncidents*3/4:
+		return i.opened + crampedDelay
 	case i.events == 0:
 		return i.opened + openDelay
 	case i.news:
@@ -75,13 +81,12 @@ type incidents struct {
 	byVictim map[capture.Addr]*incident // the crowded ones
 	next     int64                      // no event is due earlier
 	total    uint64
-	refused  uint64 // anomalous rows without an incident, for want of room
+	early    uint64 // ended before their time, for want of room
 	models   int
 }
 
-// join returns the incident that r belongs to, a new one if need be, or nil when
-// there are too many: that of its source, or else that of the crowd around its
-// victim.
+// join returns the incident that r belongs to, a new one if need be: that of its
+// source, or else that of the crowd around its victim.
 func (t *incidents) join(r *features.Row) *incident {
 	if i := t.bySource[r.Src]; i != nil {
 		return i
@@ -89,16 +94,12 @@ func (t *incidents) join(r *features.Row) *incident {
 	if i := t.byVictim[r.Dst]; i != nil {
 		return i
 	}
-	if len(t.open) == maxIncidents {
-		t.refused++
-		return nil
-	}
 	i := &incident{source: r.Src, victim: r.Dst, start: r.Start, end: r.End, opened: r.Time, lastRow: r.Time,
 		scores: make([]float64, t.models)}
 	t.open = append(t.open, i)
 	t.bySource[r.Src] = i
 	t.total++
-	t.next = min(t.next, i.due())
+	t.next = min(t.next, t.due(i))
 	return t.gather(i)
 }
 
@@ -138,6 +139,7 @@ func (t *incidents) close(i *incident) {
 		delete(t.bySource, i.source)
 	}
 	t.open = slices.DeleteFunc(t.open, func(o *incident) bool { return o == i })
+	t.next = -never // room may make others due
 }
 
 // merge counts what o counted in i.
@@ -186,12 +188,35 @@ func (i *incident) add(r *features.Row, models []*scorer, scores []float64, best
 		k := models[m].index
 		i.scores[k] = max(i.scores[k], s)
 	}
-	if scores[best] > i.score {
+	if i.model == nil || scores[best] > i.score {
 		values := append(i.peak.Values[:0], r.Values...)
 		i.peak = *r
 		i.peak.Values = values
 		i.score, i.model = scores[best], models[best]
 	}
+}
+
+// least returns the incident that matters least: the one of the fewest
+// connections, of those the one quiet longest.
+func (t *incidents) least() *incident {
+	return slices.MinFunc(t.open, func(a, b *incident) int {
+		return cmp.Or(cmp.Compare(a.connections, b.connections), cmp.Compare(a.lastRow, b.lastRow))
+	})
+}
+
+// makeRoom ends an incident early when as many as may be are open and r begins
+// another.
+func (d *Detector) makeRoom(r *features.Row) {
+	t := &d.incidents
+	if len(t.open) < maxIncidents || t.bySource[r.Src] != nil || t.byVictim[r.Dst] != nil {
+		return
+	}
+	t.early++
+	least := t.least()
+	if least.events > 0 {
+		d.publish(least, PhaseEnd, r.Time)
+	}
+	t.close(least)
 }
 
 // advance publishes the events due by now.
@@ -200,7 +225,7 @@ func (d *Detector) advance(now int64) {
 		var first *incident
 		d.incidents.next = never
 		for _, i := range d.incidents.open {
-			if due := i.due(); due < d.incidents.next {
+			if due := d.incidents.due(i); due < d.incidents.next {
 				first, d.incidents.next = i, due
 			}
 		}

@@ -15,21 +15,21 @@ import (
 var page string
 
 var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
-	"thousands": thousands, "several": several, "service": service, "when": when, "number": func(v float64) string { return fmt.Sprintf("%.4g", v) },
+	"thousands": thousands, "several": several, "service": service, "number": func(v float64) string { return fmt.Sprintf("%.4g", v) },
 	"severity": func(n int) string { return [...]string{"", "low", "medium", "high"}[min(max(n, 0), 3)] },
 }).Parse(page))
 
 // HTML writes the scan as one page that stands alone: the verdict, the incidents
 // over time, and what drove each. It loads nothing from elsewhere.
 func (s *Scan) HTML(w io.Writer) error {
-	incidents := slices.SortedStableFunc(slices.Values(s.Incidents), worse)
+	incidents := slices.SortedStableFunc(slices.Values(s.Incidents), Worse)
 	p := struct {
 		*Scan
-		Read, Verdict string
-		Incidents     []htmlIncident
-		Ticks         []htmlTick
-		Height        int
-	}{Scan: s, Read: s.read(), Verdict: s.verdict(), Height: len(incidents)*rowHeight + 30}
+		Title, Read, Verdict string
+		Incidents            []htmlIncident
+		Ticks                []htmlTick
+		Height               int
+	}{Scan: s, Title: Printable(s.Name), Read: s.read(), Verdict: s.verdict(), Height: len(incidents)*rowHeight + 30}
 	for k, e := range incidents {
 		i := htmlIncident{Event: e, Y: k * rowHeight}
 		i.X = s.at(e.Event.Start)
@@ -44,8 +44,8 @@ func (s *Scan) HTML(w io.Writer) error {
 		p.Incidents = append(p.Incidents, i)
 	}
 	for k := range 5 {
-		ns := s.Stats.First + (s.Stats.Last-s.Stats.First)*int64(k)/4
-		p.Ticks = append(p.Ticks, htmlTick{s.at(time.Unix(0, ns)), time.Unix(0, ns).UTC().Format("15:04:05")})
+		ns := s.Stats.First + (s.Stats.Last-s.Stats.First)/4*int64(k)
+		p.Ticks = append(p.Ticks, htmlTick{s.at(utc(ns)), utc(ns).Format("15:04:05")})
 	}
 	return pageTemplate.Execute(w, p)
 }

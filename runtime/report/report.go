@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/picket-ids/picket/capture"
@@ -45,6 +46,9 @@ func (s *Scan) Write(w io.Writer, columns int) error {
 		b.WriteByte('\n')
 		s.table(&b, columns)
 	}
+	if more := s.Stats.Incidents - uint64(len(s.Incidents)); more > 0 && len(s.Incidents) > 0 {
+		fmt.Fprintf(&b, "and %s more, less severe\n", thousands(more))
+	}
 	b.WriteByte('\n')
 	paragraph(&b, s.verdict(), "", columns)
 	_, err := io.WriteString(w, b.String())
@@ -71,9 +75,9 @@ func paragraph(b *strings.Builder, text, indent string, columns int) {
 func (s *Scan) read() string {
 	var b strings.Builder
 	st := &s.Stats
-	fmt.Fprintf(&b, "%s: %s, %s", s.Name, count(st.Frames, "packet"), count(st.Tracker.Connections, "connection"))
+	fmt.Fprintf(&b, "%s: %s, %s", Printable(s.Name), count(st.Frames, "packet"), count(st.Tracker.Connections, "connection"))
 	if st.Frames > 0 {
-		fmt.Fprintf(&b, " in %s from %s", duration(st.Last-st.First), time.Unix(0, st.First).UTC().Format("2006-01-02 15:04:05 MST"))
+		fmt.Fprintf(&b, " in %s from %s", duration(max(st.Last-st.First, 0)), utc(st.First).Format("2006-01-02 15:04:05 MST"))
 	}
 	var not []string
 	for o := capture.Outcome(0); o < capture.NumOutcomes; o++ {
@@ -91,8 +95,8 @@ func (s *Scan) read() string {
 	if n := st.Tracker.Evicted; n > 0 {
 		fmt.Fprintf(&b, "\n%s judged early for want of room (see --max-connections)", count(n, "connection"))
 	}
-	if n := st.Refused; n > 0 {
-		fmt.Fprintf(&b, "\n%s left out: too many incidents at a time", count(n, "anomalous row"))
+	if n := st.Early; n > 0 {
+		fmt.Fprintf(&b, "\n%s ended early: too many at a time", count(n, "incident"))
 	}
 	return b.String()
 }
@@ -103,10 +107,10 @@ func (s *Scan) table(b *strings.Builder, columns int) {
 	var lines strings.Builder
 	t := tabwriter.NewWriter(&lines, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "WHEN\tWHO\tWHOM\tSERVICE\tCONNS\tSCORE\n")
-	incidents := slices.SortedStableFunc(slices.Values(s.Incidents), worse)
+	incidents := slices.SortedStableFunc(slices.Values(s.Incidents), Worse)
 	for _, e := range incidents {
 		d := &e.Picket
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%.3f\n", when(e), several(d.Sources, e.Source.IP, "sources"),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%.3f\n", s.When(e), several(d.Sources, e.Source.IP, "sources"),
 			several(d.Targets, e.Destination.IP, "hosts"), service(e), d.Connections, d.Score)
 	}
 	t.Flush()
@@ -136,27 +140,45 @@ func (s *Scan) table(b *strings.Builder, columns int) {
 	}
 }
 
-// worse orders incidents by severity, then by score.
-func worse(a, b *detect.Event) int {
+// Worse orders incidents by severity, then by score.
+func Worse(a, b *detect.Event) int {
 	return cmp.Or(cmp.Compare(b.Event.Severity, a.Event.Severity), cmp.Compare(b.Picket.Score, a.Picket.Score))
 }
 
 func (s *Scan) verdict() string {
 	var names []string
 	for _, m := range s.Models {
-		names = append(names, fmt.Sprintf("%s %s, threshold %.3g", m.Name, m.Version, m.Threshold))
+		names = append(names, fmt.Sprintf("%s %s, threshold %.3g", Printable(m.Name), Printable(m.Version), m.Threshold))
 	}
 	by := strings.Join(names, "; ")
 	if s.Stats.Incidents == 0 {
 		return fmt.Sprintf("Nothing anomalous (%s).", by)
 	}
 	return fmt.Sprintf("ANOMALOUS: %s, %s of %s anomalous (%s).", count(s.Stats.Incidents, "incident"),
-		thousands(s.Stats.Anomalous), count(s.Stats.Tracker.Rows, "row"), by)
+		thousands(s.Stats.Anomalous), count(s.Stats.Judged, "row"), by)
 }
 
-// when tells when an incident began and how long it lasted.
-func when(e *detect.Event) string {
-	return fmt.Sprintf("%s +%s", e.Event.Start.Format("15:04:05"), duration(e.Event.End.Sub(e.Event.Start).Nanoseconds()))
+// When tells when an incident began, with its date if the capture has several, and
+// how long it lasted.
+func (s *Scan) When(e *detect.Event) string {
+	layout := "15:04:05"
+	if utc(s.Stats.First).YearDay() != utc(s.Stats.Last).YearDay() || s.Stats.Last-s.Stats.First > int64(24*time.Hour) {
+		layout = "2006-01-02 15:04:05"
+	}
+	return fmt.Sprintf("%s +%s", e.Event.Start.Format(layout), duration(e.Event.End.Sub(e.Event.Start).Nanoseconds()))
+}
+
+func utc(ns int64) time.Time { return time.Unix(0, ns).UTC() }
+
+// Printable returns s without what a terminal would obey: control characters, and
+// octets that are no UTF-8, become question marks.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 func several(n int, one, many string) string {
