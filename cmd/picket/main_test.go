@@ -120,6 +120,7 @@ func TestErrors(t *testing.T) {
 		{"garbage for a model", []string{"scan", "--model", write(t, "bad.onnx", scanPcap[:4096]), good}, "bad.onnx"},
 		{"model check of garbage", []string{"model", "check", write(t, "bad.onnx", []byte("x"))}, "bad.onnx"},
 		{"threshold out of range", []string{"scan", "--threshold", "7", good}, "between 0 and 1"},
+		{"filter", []string{"scan", "-f", "tcp prot 80", good}, "prot"},
 		{"threshold no number", []string{"scan", "--threshold", "nan", good}, "between 0 and 1"},
 		{"library missing", []string{"scan", "--onnxruntime", "/nonexistent/libonnxruntime.so", good}, "libonnxruntime"},
 		{"no such group", []string{"extract", "--group", "tiem", good}, `no group "tiem"`},
@@ -318,6 +319,15 @@ func TestReport(t *testing.T) {
 	}
 	if code, _, stderr := picket(t, nil, "scan", "-q", "--report", filepath.Join(dir, "no", "such.html"), name); code != exitError || !strings.Contains(stderr, "no such file") {
 		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
+// TestFilter checks that -f judges what tcpdump would show.
+func TestFilter(t *testing.T) {
+	needLibrary(t)
+	_, stdout, stderr := picket(t, nil, "scan", "-f", "host 10.77.1.66 and host 10.77.1.12 and tcp", "../../testdata/scan.pcap.gz")
+	if !strings.Contains(stdout, "2,001 packets") || stderr != "" { // as labels.csv of the lab counts them
+		t.Errorf("%s%s", stdout, stderr)
 	}
 }
 

@@ -55,6 +55,40 @@ func readCaptures(ctx context.Context, names []string, std stdio, quiet bool, ta
 	return nil
 }
 
+// filtered is a Source that leaves out the frames which a tcpdump expression does
+// not match.
+type filtered struct {
+	capture.Source
+	expr    string
+	filters map[capture.LinkType]*capture.Filter
+}
+
+func newFiltered(src capture.Source, expr string) capture.Source {
+	if expr == "" {
+		return src
+	}
+	return &filtered{src, expr, map[capture.LinkType]*capture.Filter{}}
+}
+
+func (s *filtered) Next(f *capture.Frame) error {
+	for {
+		if err := s.Source.Next(f); err != nil {
+			return err
+		}
+		filter := s.filters[f.Link]
+		if filter == nil {
+			var err error
+			if filter, err = capture.NewFilter(s.expr, f.Link); err != nil {
+				return err
+			}
+			s.filters[f.Link] = filter
+		}
+		if filter.Match(f) {
+			return nil
+		}
+	}
+}
+
 // progress is a File that shows on a terminal how far it has been read.
 type progress struct {
 	*capture.File

@@ -20,6 +20,7 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	var broker mqtt.Config
 	fs := flagSet("scan", std)
 	files := fs.StringArrayP("read", "r", nil, "capture to read, as an argument does")
+	expr := fs.StringP("filter", "f", "", "judge only the packets that this tcpdump expression matches")
 	asJSON := fs.Bool("json", false, "write events to standard output, one JSON object a line")
 	page := fs.String("report", "", "also write the answer as an HTML page to this file")
 	quiet := fs.BoolP("quiet", "q", false, "write no words, only the exit code (and JSON, if asked for)")
@@ -37,6 +38,11 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 		return 0, err
 	}
 
+	if *expr != "" {
+		if _, err := capture.NewFilter(*expr, capture.LinkEthernet); err != nil {
+			return 0, err
+		}
+	}
 	if *wait <= 0 {
 		return 0, fmt.Errorf("--mqtt-wait %v: give a time above 0", *wait)
 	}
@@ -54,7 +60,7 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 		return 0, err
 	}
 	names := append(*files, fs.Args()...)
-	readErr := readCaptures(ctx, names, std, *quiet, func(src capture.Source) error { return d.Run(ctx, src) })
+	readErr := readCaptures(ctx, names, std, *quiet, func(src capture.Source) error { return d.Run(ctx, newFiltered(src, *expr)) })
 	finishErr := d.Finish()
 	stats := d.Stats()
 	if readErr == nil {
