@@ -1,0 +1,112 @@
+package spool
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+func mountTmpfs(t *testing.T, options string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		if os.Getenv("CI_REQUIRE_ROOT") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("mounting a small tmpfs needs root: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	return dir
+}
+
+// A real file system without room: what is there can be read, what does not fit
+// is refused and never half there, and then there is room again.
+func TestNoSpace(t *testing.T) {
+	for _, sync := range []Sync{SyncAlways, SyncEverySecond} {
+		t.Run(sync.String(), func(t *testing.T) {
+			mount := mountTmpfs(t, "size=192k")
+			dir := filepath.Join(mount, "queue")
+			q := openTest(t, dir, Config{Sync: sync})
+			other := filepath.Join(mount, "other")
+			if err := os.WriteFile(other, make([]byte, 64<<10), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			n := uint64(0)
+			for {
+				seq, err := q.Append(func(seq uint64) ([]byte, error) { return payloadOf(seq, 700), nil })
+				if errors.Is(err, syscall.ENOSPC) {
+					t.Log(err)
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				n = seq
+			}
+			if n < 100 {
+				t.Errorf("only %d fit", n)
+			}
+			if err := q.Stats().Err; !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("stats say %v", err)
+			}
+			q.Close()
+			q = openTest(t, dir, Config{Sync: sync})
+			equal(t, "full", drain(t, q, 700), upTo(1, n))
+			if _, err := q.Append(func(seq uint64) ([]byte, error) { return payloadOf(seq, 4200), nil }); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("append: %v", err)
+			}
+			if err := os.Remove(other); err != nil {
+				t.Fatal(err)
+			}
+			q.retry.at = q.lastSync // not in a second
+			add(t, q, 50, 700)
+			if err := q.Stats().Err; err != nil {
+				t.Errorf("stats say %v", err)
+			}
+			q.Close()
+			q = openTest(t, dir, Config{Sync: sync})
+			equal(t, "then", drain(t, q, 700), upTo(1, n+50))
+			q.Close()
+		})
+	}
+}
+
+// A file system that has gone read-only, as ext4 does after errors.
+func TestReadOnly(t *testing.T) {
+	mount := mountTmpfs(t, "size=1m")
+	remount := func(flags uintptr) {
+		t.Helper()
+		if err := syscall.Mount("", mount, "", syscall.MS_REMOUNT|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(syscall.MS_RDONLY)
+	if _, err := Open(filepath.Join(mount, "queue"), Config{}); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("open where nothing is: %v", err)
+	}
+	remount(0)
+	q := openTest(t, mount, Config{})
+	add(t, q, 5, 0)
+	q.Close()
+	remount(syscall.MS_RDONLY)
+	q = openTest(t, mount, Config{})
+	equal(t, "read-only", drain(t, q, 0), upTo(1, 5))
+	_, err := q.Append(func(seq uint64) ([]byte, error) { return payloadOf(seq, 0), nil })
+	if !errors.Is(err, syscall.EROFS) {
+		t.Errorf("append: %v", err)
+	}
+	t.Log(err)
+	remount(0)
+	q.retry.at = q.lastSync
+	add(t, q, 1, 0)
+	equal(t, "writable again", drain(t, q, 0), upTo(6, 6))
+	if err := q.Close(); err != nil {
+		t.Error(err)
+	}
+}
