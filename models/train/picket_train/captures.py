@@ -7,6 +7,9 @@ Needs nothing but Python's standard library and a built picket:
 DIR holds catalogue.csv (a row per capture: file, label, is_attack, attacker, victim, mal_first_s,
 mal_last_s, confidence, window_features, duration_s) and the captures, and lab/ with labels.csv (a row
 per attack run: capture, start, end, label, attacker, victim).
+
+An attack is found when an incident names its attacker or its victim and its packets overlap the
+labelled seconds, which count from the capture's first packet.
 """
 
 import argparse
@@ -15,12 +18,14 @@ import ipaddress
 import json
 import pathlib
 import re
+import struct
 import subprocess
 import sys
-from collections import defaultdict
+from dataclasses import dataclass, field
 from datetime import datetime
 
 ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+(?:/\d+)?|[0-9a-fA-F]*:[0-9a-fA-F:]*:[0-9a-fA-F:]*(?:/\d+)?")
+DAY = 86400
 
 
 def networks(text):
@@ -40,11 +45,49 @@ def utc(stamp):
     return datetime.fromisoformat(whole + "+00:00").timestamp() + float("0." + (fraction or "0"))
 
 
+def first_packet(path):
+    """The time of the first packet of a pcap or pcapng file, in seconds since the epoch."""
+    with open(path, "rb") as file:
+        head = file.read(24)
+        magic = head[:4]
+        for order in "<>":
+            unit = {0xa1b2c3d4: 1e-6, 0xa1b23c4d: 1e-9}.get(struct.unpack(order + "I", magic)[0])
+            if unit:
+                second, part = struct.unpack(order + "II", file.read(8))
+                return second + part * unit
+        if magic != b"\x0a\x0d\x0d\x0a":
+            raise ValueError(f"{path} is neither pcap nor pcapng")
+        order = "<" if head[8:12] == b"\x4d\x3c\x2b\x1a" else ">"
+        file.seek(0)
+        units = []
+        while len(start := file.read(8)) == 8:
+            kind, size = struct.unpack(order + "II", start)
+            body = file.read(size - 8)
+            if kind == 1:
+                units.append(_unit(body[8:-4], order))
+            elif kind in (2, 6):
+                which, high, low = struct.unpack_from(order + ("III" if kind == 6 else "HxxII"), body)
+                return (high << 32 | low) * units[which]
+    raise ValueError(f"{path} has no packet with a time")
+
+
+def _unit(options, order):
+    """Seconds of a tick of a pcapng interface."""
+    at = 0
+    while at + 4 <= len(options):
+        code, size = struct.unpack_from(order + "HH", options, at)
+        if code == 9:
+            power = options[at + 4]
+            return 2.0 ** -(power & 127) if power & 128 else 10.0 ** -power
+        at += 4 + -(-size // 4) * 4
+    return 1e-6
+
+
 def scan(picket, capture, models):
     """The incidents of a capture: the last event of each. Raises RuntimeError where picket does."""
     command = [picket, "scan", "--json", "--gateway", "evaluation"]
     for model in models:
-        command += ["--model", model]
+        command += ["--model", str(model)]
     done = subprocess.run(command + [str(capture)], capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise RuntimeError(done.stderr.strip())
@@ -66,73 +109,121 @@ def overlaps(event, first, last, slack=1.0):
     return utc(event["event"]["start"]) <= last + slack and utc(event["event"]["end"]) >= first - slack
 
 
-def evaluate(picket, data, split, models, out=sys.stdout):
-    """Prints a row per kind of attack, and the benign captures that are not silent."""
-    catalogue = list(csv.DictReader(open(data / "catalogue.csv", newline="")))
-    kinds = defaultdict(lambda: [0, 0, 0, 0])  # found, all; the same with real timing
-    silent = benign = alarms = 0
-    hours = 0.0
-    noisy, missed, refused = defaultdict(lambda: [0, 0]), [], []
+@dataclass
+class Kind:
+    """Captures of one label: those with the wanted answer, and all; the same of real timing."""
+
+    right: int = 0
+    all: int = 0
+    real_right: int = 0
+    real: int = 0
+
+    def count(self, right, real):
+        self.right += right
+        self.all += 1
+        self.real_right += right and real
+        self.real += real
+
+
+@dataclass
+class Figures:
+    """What Picket says of a split."""
+
+    attacks: dict = field(default_factory=dict)  # label → Kind, right: found
+    benign: dict = field(default_factory=dict)   # label → Kind, right: silent
+    hours: float = 0.0                           # benign ones of real timing
+    alarms: int = 0                              # incidents in them
+    missed: list = field(default_factory=list)
+    loud: list = field(default_factory=list)
+    refused: list = field(default_factory=list)
+
+    def sums(self, kinds):
+        """One Kind of all kinds."""
+        return Kind(*(sum(getattr(kind, name) for kind in kinds.values())
+                      for name in ("right", "all", "real_right", "real")))
+
+
+def measure(picket, data, split, models, wanted=lambda row: True):
+    """The Figures of the captures of a split whose labels are of high or medium confidence, and whose
+    row of the catalogue is wanted."""
+    out = Figures()
+    with open(data / "catalogue.csv", newline="") as file:
+        catalogue = list(csv.DictReader(file))
     for row in catalogue:
         if not row["file"].startswith(split + "/") or row["confidence"] not in ("high", "medium"):
             continue
-        if row["is_attack"] not in ("yes", "no"):
+        if row["is_attack"] not in ("yes", "no") or not wanted(row):
             continue
+        path, real = data / row["file"], row["window_features"] != "no"
         try:
-            incidents = scan(picket, data / row["file"], models)
+            incidents = scan(picket, path, models)
         except RuntimeError as err:
-            refused.append(f"{row['file']}: {err}")
+            out.refused.append(f"{row['file']}: {err}")
             incidents = []
         if row["is_attack"] == "no":
-            benign += 1
-            silent += not incidents
-            kind = noisy[row["label"]]
-            kind[0] += bool(incidents)
-            kind[1] += 1
-            if row["window_features"] == "yes" and float(row["duration_s"]) < 86400:
-                hours += float(row["duration_s"]) / 3600
-                alarms += len(incidents)
+            out.benign.setdefault(row["label"], Kind()).count(not incidents, real)
+            if incidents:
+                out.loud.append(row["file"])
+            if row["window_features"] == "yes" and float(row["duration_s"]) < DAY:
+                out.hours += float(row["duration_s"]) / 3600
+                out.alarms += len(incidents)
             continue
-        wanted = networks(row["attacker"]) + networks(row["victim"])
-        found = any(names(event, wanted) for event in incidents)
-        kind = kinds[row["label"]]
-        real = row["window_features"] != "no"
-        for k, yes in enumerate((found, True, found and real, real)):
-            kind[k] += yes
+        sides = networks(row["attacker"]) + networks(row["victim"])
+        zero = first_packet(path)
+        first = zero + float(row["mal_first_s"] or 0)
+        last = zero + float(row["mal_last_s"] or row["duration_s"])
+        found = any(names(event, sides) and overlaps(event, first, last) for event in incidents)
+        out.attacks.setdefault(row["label"], Kind()).count(found, real)
         if not found:
-            missed.append(row["file"])
+            out.missed.append(row["file"])
+    return out
+
+
+def evaluate(picket, data, split, models, out=sys.stdout):
+    """Prints a row per kind of attack, and the benign captures that are not silent."""
+    figures = measure(picket, data, split, models)
     print(f"{'attack':28} found  all  real timing", file=out)
-    for label, (found, count, real_found, real) in sorted(kinds.items()):
-        print(f"{label:28} {found:5} {count:4}  {real_found}/{real}", file=out)
-    sums = [sum(kind[k] for kind in kinds.values()) for k in range(4)]
-    print(f"{'all':28} {sums[0]:5} {sums[1]:4}  {sums[2]}/{sums[3]}\n", file=out)
-    for label, (loud, count) in sorted(noisy.items()):
-        print(f"{label:28} {loud} of {count} not silent", file=out)
-    print(f"benign captures silent: {silent} of {benign}; "
-          f"{alarms} incidents in {hours:.1f} benign hours of real timing", file=out)
-    for what, items in (("missed", missed), ("refused", refused)):
+    for label, kind in [*sorted(figures.attacks.items()), ("all", figures.sums(figures.attacks))]:
+        print(f"{label:28} {kind.right:5} {kind.all:4}  {kind.real_right}/{kind.real}", file=out)
+    print(file=out)
+    for label, kind in sorted(figures.benign.items()):
+        print(f"{label:28} {kind.all - kind.right} of {kind.all} not silent", file=out)
+    silent = figures.sums(figures.benign)
+    print(f"benign captures silent: {silent.right} of {silent.all}; of real timing {silent.real_right} of "
+          f"{silent.real}; {figures.alarms} incidents in {figures.hours:.1f} benign hours of real timing", file=out)
+    for what, items in (("missed", figures.missed), ("not silent", figures.loud), ("refused", figures.refused)):
         for item in items:
             print(f"{what}: {item}", file=out)
 
 
-def evaluate_lab(picket, data, models, out=sys.stdout):
-    """Prints a row per attack run of the lab's captures, and the incidents that match no run."""
-    runs = list(csv.DictReader(open(data / "lab" / "labels.csv", newline="")))
+def measure_lab(picket, data, models):
+    """(capture, label, found) of each attack run of the lab, and (matched, all) incidents by capture."""
+    with open(data / "lab" / "labels.csv", newline="") as file:
+        runs = list(csv.DictReader(file))
+    rows, counts = [], {}
     for capture in sorted({run["capture"] for run in runs}):
-        incidents = scan(picket, data / "lab" / capture, models)
-        matched, found, count = set(), 0, 0
+        incidents, matched = scan(picket, data / "lab" / capture, models), set()
         for run in runs:
             if run["capture"] != capture:
                 continue
-            count += 1
             wanted = networks(run["attacker"])
             hits = [k for k, event in enumerate(incidents)
                     if names(event, wanted) and overlaps(event, float(run["start"]), float(run["end"]))]
             matched.update(hits)
-            found += bool(hits)
-            print(f"{capture}  {run['label']:22} {'found' if hits else 'missed'}", file=out)
-        print(f"{capture}: {found} of {count} attack runs found; "
-              f"{len(incidents) - len(matched)} of {len(incidents)} incidents name no attacker\n", file=out)
+            rows.append((capture, run["label"], bool(hits)))
+        counts[capture] = len(matched), len(incidents)
+    return rows, counts
+
+
+def evaluate_lab(picket, data, models, out=sys.stdout):
+    """Prints a row per attack run of the lab's captures, and the incidents that match no run."""
+    rows, counts = measure_lab(picket, data, models)
+    for capture, (matched, count) in counts.items():
+        own = [(label, found) for name, label, found in rows if name == capture]
+        for label, found in own:
+            print(f"{capture}  {label:22} {'found' if found else 'missed'}", file=out)
+        print(f"{capture}: {sum(found for _, found in own)} of {len(own)} attack runs found; "
+              f"{count - matched} of {count} incidents name no attacker\n", file=out)
 
 
 def main():
@@ -142,7 +233,8 @@ def main():
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--split", default="test")
     args = parser.parse_args()
-    evaluate_lab(args.picket, args.data, args.model)
+    if (args.data / "lab").is_dir():
+        evaluate_lab(args.picket, args.data, args.model)
     evaluate(args.picket, args.data, args.split, args.model)
 
 
