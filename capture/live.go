@@ -22,6 +22,11 @@ type LiveConfig struct {
 	// number in one network namespace (two processes, too), so that both
 	// directions of a flow, and all fragments of a datagram, reach the same one.
 	// The interface numbered i takes the number Fanout+i. 0: no sharing.
+	//
+	// The kernel goes by the outermost addresses and ports. Of what is in VXLAN or
+	// GTP-U the two directions have different outer ports, so they may reach
+	// different Lives, which see half a connection each: where such tunnels matter,
+	// do not share.
 	Fanout uint16
 }
 
@@ -73,11 +78,11 @@ type Peer struct{ Local, Remote netip.AddrPort }
 // InterfaceStats counts the frames of one interface since Listen.
 type InterfaceStats struct {
 	Name     string
-	Link     LinkType
+	Link     LinkType // once it was there
 	Up       bool
 	Away     error  // why not, as of the last look
 	Received uint64 // that passed the filter, dropped ones included
 	Dropped  uint64 // by the kernel, because the ring was full
 	Freezes  uint64 // how often the ring was full
-	Returns  uint64 // how often the interface went away and came back
+	Returns  uint64 // how often the interface went away, or was not there at first, and came
 }

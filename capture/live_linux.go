@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -32,6 +33,12 @@ const (
 	// pollEvery bounds the frames between two looks at quiet interfaces.
 	pollEvery = 1024
 	justLook  = time.Duration(1) // a wait for nothing
+	// stepped is how much older than another a frame is when the clock was set
+	// back in between, rather than the frame late.
+	stepped = int64(time.Second)
+	// countEvery bounds the frames between two readings of the kernel's counters,
+	// which have 32 bits: 59 hours at 20,000 packets/s.
+	countEvery = 1 << 20
 
 	tagSize = 4
 )
@@ -49,8 +56,8 @@ const (
 // than any on the wire, up to 64 KiB. What a loopback interface sends is seen
 // once, as received; of other interfaces both directions are.
 //
-// An interface may be down, go away and come back, as another one of the same
-// name too; Stats counts it.
+// An interface may be missing at first if another one is there, be down, go away
+// and come back, as another one of the same name too; Stats says so.
 //
 // Next has one caller at a time; the other methods may be called from anywhere.
 type Live struct {
@@ -63,6 +70,7 @@ type Live struct {
 	poll      []unix.PollFd
 	now       int64 // ns since 1970, at or after the wall clock's last reading
 	sincePoll int
+	uncounted int  // frames since the kernel's counters were read
 	lost      bool // an interface is away
 	visited   time.Time
 }
@@ -100,8 +108,8 @@ type blockDesc struct {
 	version, private, status, packets, first uint32
 }
 
-// Listen opens interfaces for capture. It needs CAP_NET_RAW, later too, when an
-// interface comes back.
+// Listen opens interfaces for capture, of which one has to exist. It needs
+// CAP_NET_RAW, later too, when an interface comes.
 func Listen(ifaces []string, cfg LiveConfig) (*Live, error) {
 	name := strings.Join(ifaces, ",")
 	if err := cfg.complete(ifaces); err != nil {
@@ -131,10 +139,24 @@ func (l *Live) listen(ifaces []string) (err error) {
 		}
 		return fmt.Errorf("packet socket: %w", err)
 	}
+	missing := 0
 	for i, name := range ifaces {
 		r := &ring{name: name, num: i, fd: -1}
 		s.rings = append(s.rings, r)
 		now, err := s.look(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			// Of which kind it will be cannot be known: what is wrong with the filter
+			// for all kinds must be said now.
+			if _, wrong := l.program(r, LinkEthernet); wrong != nil {
+				if _, raw := l.program(r, LinkRaw); raw != nil {
+					return wrong
+				}
+			}
+			missing++
+			l.lost = true
+			r.stats.Away = err
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("interface %s: %w", name, err)
 		}
@@ -151,7 +173,19 @@ func (l *Live) listen(ifaces []string) (err error) {
 			return fmt.Errorf("interface %s: %w", name, err)
 		}
 	}
+	if missing == len(ifaces) {
+		return fmt.Errorf("interface %s: %w; there are: %s", ifaces[0], fs.ErrNotExist, strings.Join(interfaces(), ", "))
+	}
 	return nil
+}
+
+// interfaces returns the names of those there are.
+func interfaces() (names []string) {
+	all, _ := net.Interfaces()
+	for _, i := range all {
+		names = append(names, i.Name)
+	}
+	return names
 }
 
 // device is an interface as the system has it.
@@ -274,15 +308,68 @@ func setFilter(fd int, code []bpf.RawInstruction) error {
 	return nil
 }
 
-// attach opens the ring of an interface that is up.
-func (l *Live) attach(r *ring, d device) (err error) {
+// openSocket opens a packet socket from which nothing comes.
+func openSocket(d device) (fd int, err error) {
 	typ := unix.SOCK_RAW
 	if d.link != LinkEthernet {
 		typ = unix.SOCK_DGRAM // some drivers have a header in one direction only
 	}
-	fd, err := unix.Socket(unix.AF_PACKET, typ|unix.SOCK_CLOEXEC, 0)
+	if fd, err = unix.Socket(unix.AF_PACKET, typ|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, fmt.Errorf("packet socket: %w", err)
+	}
+	if err = setFilter(fd, []bpf.RawInstruction{{Op: 0x06, K: 0}}); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func bind(fd int, d device) error {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: d.index}); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	return nil
+}
+
+// share makes a bound socket one of a group.
+func (l *Live) share(fd int, r *ring) error {
+	group := int(l.cfg.Fanout + uint16(r.num))
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, group|unix.PACKET_FANOUT_HASH<<16); err != nil {
+		return fmt.Errorf("share as group %d: %w", group, err)
+	}
+	return nil
+}
+
+// mayShare tries by a socket without a ring whether the group takes one more: a
+// socket has to be bound for that, and with its ring it is costly to try in vain,
+// as happens while the group is of an interface that is gone.
+func (l *Live) mayShare(r *ring, d device) error {
+	fd, err := openSocket(d)
 	if err != nil {
-		return fmt.Errorf("packet socket: %w", err)
+		return err
+	}
+	defer unix.Close(fd)
+	if err := bind(fd, d); err != nil {
+		return err
+	}
+	return l.share(fd, r)
+}
+
+// attach opens the ring of an interface that is up.
+func (l *Live) attach(r *ring, d device) (err error) {
+	r.loop = d.loop
+	code, err := l.program(r, d.link)
+	if err != nil {
+		return err
+	}
+	if l.cfg.Fanout != 0 {
+		if err := l.mayShare(r, d); err != nil {
+			return err
+		}
+	}
+	fd, err := openSocket(d) // nothing passes until the ring is bound and shared
+	if err != nil {
+		return err
 	}
 	var mem []byte
 	defer func() {
@@ -293,15 +380,6 @@ func (l *Live) attach(r *ring, d device) (err error) {
 			unix.Close(fd)
 		}
 	}()
-	r.loop = d.loop
-	code, err := l.program(r, d.link)
-	if err != nil {
-		return err
-	}
-	// Nothing passes until the ring is bound and shared.
-	if err = setFilter(fd, []bpf.RawInstruction{{Op: 0x06, K: 0}}); err != nil {
-		return err
-	}
 	if err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
 		return fmt.Errorf("TPACKET_V3: %w", err)
 	}
@@ -321,8 +399,8 @@ func (l *Live) attach(r *ring, d device) (err error) {
 	if mem, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		return fmt.Errorf("map the ring: %w", err)
 	}
-	if err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: d.index}); err != nil {
-		return fmt.Errorf("bind: %w", err)
+	if err = bind(fd, d); err != nil {
+		return err
 	}
 	if l.cfg.Promiscuous {
 		if err = unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
@@ -331,9 +409,8 @@ func (l *Live) attach(r *ring, d device) (err error) {
 		}
 	}
 	if l.cfg.Fanout != 0 {
-		group := int(l.cfg.Fanout + uint16(r.num))
-		if err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, group|unix.PACKET_FANOUT_HASH<<16); err != nil {
-			return fmt.Errorf("share as group %d: %w", group, err)
+		if err = l.share(fd, r); err != nil {
+			return err
 		}
 	}
 	if err = setFilter(fd, code); err != nil {
@@ -488,6 +565,9 @@ func (l *Live) Next(f *Frame) error {
 		if r != nil && wait <= 0 {
 			r.take(f, l.cfg.Snaplen)
 			l.open = r
+			if l.uncounted++; l.uncounted >= countEvery {
+				l.count()
+			}
 			return nil
 		}
 		if r == nil {
@@ -511,8 +591,21 @@ func (l *Live) Next(f *Frame) error {
 	}
 }
 
+// count reads the kernel's counters before they overflow.
+func (l *Live) count() {
+	l.uncounted = 0
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	for _, r := range l.s.rings {
+		if r.fd >= 0 {
+			r.count()
+		}
+	}
+}
+
 // first returns the ring with the oldest frame, and how long that has to wait
-// because an older one may still come by another.
+// because an older one may still come by another. Frames of before the clock was
+// set back are older than those of after.
 func (l *Live) first() (*ring, time.Duration) {
 	rings := l.s.rings
 	if len(rings) == 1 {
@@ -521,27 +614,37 @@ func (l *Live) first() (*ring, time.Duration) {
 		}
 		return nil, 0
 	}
-	var first *ring
+	var first, last *ring
 	silent := false
 	for _, r := range rings {
-		switch {
-		case !r.ready():
+		if !r.ready() {
 			silent = silent || r.up
-		case first == nil || r.time() < first.time():
+			continue
+		}
+		if first == nil || r.time() < first.time() {
 			first = r
 		}
+		if last == nil || r.time() > last.time() {
+			last = r
+		}
 	}
-	if first == nil || !silent {
+	if first == nil {
+		return nil, 0
+	}
+	if last.time()-first.time() > stepped && last.time() > time.Now().UnixNano()+stepped {
+		return last, 0
+	}
+	if !silent {
 		return first, 0
 	}
 	if l.sincePoll++; l.sincePoll > pollEvery {
 		return first, justLook // do not let a busy interface hide that another went away
 	}
 	due := first.time() + int64(settle)
-	if due <= l.now || first.crowded() {
+	if due <= l.now && due > l.now-stepped || first.crowded() {
 		return first, 0
 	}
-	if l.now = time.Now().UnixNano(); due <= l.now {
+	if l.now = time.Now().UnixNano(); due <= l.now || first.time() > l.now+stepped {
 		return first, 0
 	}
 	return first, min(time.Duration(due-l.now), settle)

@@ -19,94 +19,12 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/picket-ids/picket/internal/netnstest"
 )
 
 // patience bounds every wait, on a machine that is busy.
 const patience = 20 * time.Second
-
-// netns moves the test to a network namespace of its own, which ends with it.
-func netns(t testing.TB) {
-	t.Helper()
-	skip := func(format string, args ...any) {
-		t.Helper()
-		if os.Getenv("CI_REQUIRE_NETNS") == "1" {
-			t.Fatalf(format, args...)
-		}
-		t.Skipf(format, args...)
-	}
-	if os.Geteuid() != 0 {
-		skip("needs root for a network namespace")
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		skip("needs ip (apt install iproute2): %v", err)
-	}
-	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		runtime.UnlockOSThread()
-		skip("needs network namespaces: %v", err)
-	}
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		home.Close()
-		runtime.UnlockOSThread()
-		skip("needs a network namespace: %v", err)
-	}
-	before := fds(t)
-	t.Cleanup(func() {
-		if now := fds(t); now > before {
-			t.Errorf("%d files open, %d before", now, before)
-		}
-		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
-			t.Fatal(err)
-		}
-		home.Close()
-		runtime.UnlockOSThread()
-	})
-	os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0) // no traffic of its own
-}
-
-func fds(t testing.TB) int {
-	d, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(d)
-}
-
-func run(t testing.TB, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-}
-
-// veth makes a pair of interfaces, up.
-func veth(t testing.TB, a, b string) {
-	t.Helper()
-	run(t, "ip", "link", "add", a, "mtu", "9000", "type", "veth", "peer", "name", b, "mtu", "9000")
-	run(t, "ip", "link", "set", "dev", a, "up")
-	run(t, "ip", "link", "set", "dev", b, "up")
-	carrier(t, a)
-	carrier(t, b)
-}
-
-// carrier waits until an interface sends: one whose other end just came up
-// swallows what it is given.
-func carrier(t testing.TB, name string) {
-	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		out, err := exec.Command("ip", "-o", "link", "show", "dev", name).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s := string(out); strings.Contains(s, "state UP") && !strings.Contains(s, "qdisc noop ") {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%s has no carrier: %s", name, out)
-		}
-	}
-}
 
 func listen(t testing.TB, cfg LiveConfig, ifaces ...string) *Live {
 	t.Helper()
@@ -211,14 +129,14 @@ func tcpFrame(port int, payload string) []byte {
 // TestLiveReplay sends every bundled capture by tcpreplay and wants each frame as
 // it is in the file.
 func TestLiveReplay(t *testing.T) {
-	netns(t)
+	netnstest.Enter(t)
 	if _, err := exec.LookPath("tcpreplay"); err != nil {
 		if os.Getenv("CI_REQUIRE_NETNS") == "1" {
 			t.Fatal(err)
 		}
 		t.Skip("tcpreplay is not installed")
 	}
-	veth(t, "va", "vb")
+	netnstest.Veth(t, "va", "vb")
 	l := listen(t, LiveConfig{Promiscuous: true}, "vb")
 	paths, _ := filepath.Glob("../testdata/*.pcap.gz")
 	for _, path := range paths {
@@ -232,7 +150,7 @@ func TestLiveReplay(t *testing.T) {
 		}
 		plain := filepath.Join(t.TempDir(), "plain.pcap")
 		writePcap(t, plain, LinkEthernet, frames)
-		run(t, "tcpreplay", "-q", "--pps=20000", "-i", "va", plain)
+		netnstest.Run(t, "tcpreplay", "-q", "--pps=20000", "-i", "va", plain)
 		sameFrames(t, receive(t, l, len(want)), want)
 		silence(t, l)
 	}
@@ -243,8 +161,8 @@ func TestLiveReplay(t *testing.T) {
 
 // TestLiveTags has tags that the kernel takes off and that are put back.
 func TestLiveTags(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
 	l := listen(t, LiveConfig{}, "vb")
 	ip := ip4Packet(ProtoTCP, nil, tcpSegment(SYN, "hello"))
 	want := [][]byte{
@@ -273,15 +191,15 @@ func TestLiveTags(t *testing.T) {
 		t.Logf("VLAN interface not tested, this kernel has none: %s", out)
 		return
 	}
-	run(t, "ip", "link", "set", "va.9", "up")
+	netnstest.Run(t, "ip", "link", "set", "va.9", "up")
 	newSender(t, "va.9").send(t, want[0])
 	sameFrames(t, receive(t, l, 1), [][]byte{etherFrame(etherVLAN, be16(9), be16(etherIPv4), ip)})
 	silence(t, l)
 }
 
 func TestLiveSnaplen(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
 	l := listen(t, LiveConfig{Snaplen: 64}, "vb")
 	body := bytes.Repeat([]byte("x"), 500)
 	plain, tagged := etherFrame(etherIPv4, body), etherFrame(etherVLAN, vlanTag(7, etherIPv4, body))
@@ -297,10 +215,10 @@ func TestLiveSnaplen(t *testing.T) {
 // TestLiveFilter lets the kernel filter every frame of the corpus and wants what
 // Match takes of the same frames.
 func TestLiveFilter(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
-	run(t, "ip", "link", "set", "va", "mtu", "65535")
-	run(t, "ip", "link", "set", "vb", "mtu", "65535")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
+	netnstest.Run(t, "ip", "link", "set", "va", "mtu", "65535")
+	netnstest.Run(t, "ip", "link", "set", "vb", "mtu", "65535")
 	var frames [][]byte
 	for _, l := range filterCorpus(t) {
 		for i, f := range l.frames {
@@ -355,8 +273,8 @@ func TestLiveFilter(t *testing.T) {
 }
 
 func TestLiveExclude(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
 	remote, local := netip.MustParseAddrPort("10.0.0.2:443"), netip.MustParseAddrPort("10.0.0.1:40000")
 	mine, other := tcpFrame(40000, "mine"), tcpFrame(40001, "other")
 	tagged := etherFrame(etherVLAN, vlanTag(7, etherIPv4, mine[14:]))
@@ -385,8 +303,8 @@ func TestLiveExclude(t *testing.T) {
 // TestLiveClose closes from another goroutine while Next waits on a quiet
 // interface.
 func TestLiveClose(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
 	goroutines := runtime.NumGoroutine()
 	var slowest time.Duration
 	for range 10 {
@@ -439,8 +357,8 @@ func TestLiveClose(t *testing.T) {
 
 // TestLiveCloseWithFrame leaves the reader its frame.
 func TestLiveCloseWithFrame(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
 	l := listen(t, LiveConfig{}, "vb")
 	want := tcpFrame(1, "still here")
 	newSender(t, "va").send(t, want, want)
@@ -464,8 +382,8 @@ func TestLiveCloseWithFrame(t *testing.T) {
 
 // TestLiveGarbage gives all back when the reader forgets it.
 func TestLiveGarbage(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
 	s := func() *sockets {
 		l, err := Listen([]string{"vb"}, LiveConfig{})
 		if err != nil {
@@ -491,8 +409,8 @@ func TestLiveGarbage(t *testing.T) {
 }
 
 func TestLiveQuiet(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
 	l := listen(t, LiveConfig{}, "vb")
 	var f Frame
 	for range 3 {
@@ -527,8 +445,8 @@ func waitStats(t testing.TB, l *Live, what string, ok func(InterfaceStats) bool)
 }
 
 func TestLiveReturns(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
 	l := listen(t, LiveConfig{Promiscuous: true, Filter: "tcp"}, "vb")
 	up := func(st InterfaceStats) bool { return st.Up }
 	down := func(st InterfaceStats) bool { return !st.Up }
@@ -536,8 +454,8 @@ func TestLiveReturns(t *testing.T) {
 	works := func() {
 		t.Helper()
 		n++
-		carrier(t, "va")
-		carrier(t, "vb")
+		netnstest.Carrier(t, "va")
+		netnstest.Carrier(t, "vb")
 		want := [][]byte{tcpFrame(n, "works")}
 		newSender(t, "va").send(t, want...)
 		sameFrames(t, receive(t, l, 1), want)
@@ -546,23 +464,23 @@ func TestLiveReturns(t *testing.T) {
 	// What came before is not lost.
 	last := [][]byte{tcpFrame(999, "last words")}
 	newSender(t, "va").send(t, last...)
-	run(t, "ip", "link", "set", "vb", "down")
+	netnstest.Run(t, "ip", "link", "set", "vb", "down")
 	sameFrames(t, receive(t, l, 1), last)
 	waitStats(t, l, "down", down)
-	run(t, "ip", "link", "set", "vb", "up")
+	netnstest.Run(t, "ip", "link", "set", "vb", "up")
 	if d := waitStats(t, l, "up", up); d > time.Second {
 		t.Errorf("down and up: seen after %v", d)
 	}
 	works()
-	run(t, "sh", "-c", "ip link set vb down && ip link set vb up") // faster than it looks
+	netnstest.Run(t, "sh", "-c", "ip link set vb down && ip link set vb up") // faster than it looks
 	waitStats(t, l, "back", func(st InterfaceStats) bool { return st.Up && st.Returns == 2 })
 	works()
 
 	index := l.s.rings[0].index
-	run(t, "ip", "link", "del", "vb")
+	netnstest.Run(t, "ip", "link", "del", "vb")
 	waitStats(t, l, "gone", func(st InterfaceStats) bool { return !st.Up && errors.Is(st.Away, fs.ErrNotExist) })
-	run(t, "ip", "link", "add", "spare", "type", "veth", "peer", "name", "spare2")
-	veth(t, "va", "vb")
+	netnstest.Run(t, "ip", "link", "add", "spare", "type", "veth", "peer", "name", "spare2")
+	netnstest.Veth(t, "va", "vb")
 	if d := waitStats(t, l, "new", up); d > time.Second {
 		t.Errorf("new interface: seen after %v", d)
 	}
@@ -575,11 +493,11 @@ func TestLiveReturns(t *testing.T) {
 	works()
 	// Another one of the same index, and of another kind.
 	index = l.s.rings[0].index
-	run(t, "ip", "link", "del", "vb")
-	run(t, "ip", "link", "add", "vb", "mtu", "9000", "index", fmt.Sprint(index), "type", "veth", "peer", "name", "va")
-	run(t, "ip", "link", "set", "va", "up")
+	netnstest.Run(t, "ip", "link", "del", "vb")
+	netnstest.Run(t, "ip", "link", "add", "vb", "mtu", "9000", "index", fmt.Sprint(index), "type", "veth", "peer", "name", "va")
+	netnstest.Run(t, "ip", "link", "set", "va", "up")
 	waitStats(t, l, "gone", down)
-	run(t, "ip", "link", "set", "vb", "up")
+	netnstest.Run(t, "ip", "link", "set", "vb", "up")
 	waitStats(t, l, "new with the old index", up)
 	works()
 	st := l.Stats()[0]
@@ -590,29 +508,173 @@ func TestLiveReturns(t *testing.T) {
 
 // TestLiveDownAtFirst starts before its interface does.
 func TestLiveDownAtFirst(t *testing.T) {
-	netns(t)
-	run(t, "ip", "link", "add", "va", "type", "veth", "peer", "name", "vb")
-	run(t, "ip", "link", "set", "va", "up")
+	netnstest.Enter(t)
+	netnstest.Run(t, "ip", "link", "add", "va", "type", "veth", "peer", "name", "vb")
+	netnstest.Run(t, "ip", "link", "set", "va", "up")
 	if _, err := Listen([]string{"vb"}, LiveConfig{Filter: "nonsense"}); err == nil || !strings.Contains(err.Error(), "octet 1") {
 		t.Errorf("%v", err)
 	}
 	l := listen(t, LiveConfig{}, "vb")
 	silence(t, l)
-	run(t, "ip", "link", "set", "vb", "up")
+	netnstest.Run(t, "ip", "link", "set", "vb", "up")
 	waitStats(t, l, "up", func(st InterfaceStats) bool { return st.Up && st.Returns == 1 })
-	carrier(t, "va")
+	netnstest.Carrier(t, "va")
 	want := [][]byte{tcpFrame(1, "works")}
 	newSender(t, "va").send(t, want...)
 	sameFrames(t, receive(t, l, 1), want)
 }
 
+// TestLiveMissingAtFirst starts before one of its interfaces is there.
+func TestLiveMissingAtFirst(t *testing.T) {
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
+	for _, c := range []struct{ filter, want string }{
+		{"nonsense", "octet 1"},
+		{"vlan 7 and ether host 02:00:00:00:00:01", ""},
+	} {
+		l, err := Listen([]string{"vd", "vb"}, LiveConfig{Filter: c.filter})
+		if err == nil {
+			stop(l)
+		}
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.filter, err, c.want)
+		}
+	}
+	l := listen(t, LiveConfig{}, "vd", "vb")
+	if st := l.Stats()[0]; st.Up || !errors.Is(st.Away, fs.ErrNotExist) || st.Name != "vd" {
+		t.Errorf("%+v", st)
+	}
+	works := func(from string, iface, n int) {
+		t.Helper()
+		want := [][]byte{tcpFrame(n, "works")}
+		newSender(t, from).send(t, want...)
+		got := receive(t, l, 1)
+		sameFrames(t, got, want)
+		if got[0].Interface != iface {
+			t.Errorf("a frame is of interface %d, want %d", got[0].Interface, iface)
+		}
+	}
+	works("va", 1, 1)
+	netnstest.Veth(t, "vc", "vd")
+	waitStats(t, l, "up", func(st InterfaceStats) bool { return st.Up && st.Returns == 1 && st.Away == nil })
+	works("vc", 0, 2)
+	works("va", 1, 3)
+}
+
+// fakeRing is one of a Live without sockets, with a frame of each time.
+func fakeRing(name string, times ...int64) *ring {
+	r := &ring{name: name, fd: -1, up: true, mem: make([]byte, 8*blockSize)}
+	if len(times) == 0 {
+		return r
+	}
+	d := r.desc()
+	d.status, d.packets, d.first = unix.TP_STATUS_USER, uint32(len(times)), 64
+	at := int(d.first)
+	for _, ns := range times {
+		h := (*unix.Tpacket3Hdr)(unsafe.Pointer(&r.mem[at]))
+		h.Sec, h.Nsec = uint32(ns/1e9), uint32(ns%1e9)
+		h.Next_offset = 128
+		at += 128
+	}
+	return r
+}
+
+// TestLiveClockSetBack merges by time soon after the clock was set back, and
+// takes what came before that first.
+func TestLiveClockSetBack(t *testing.T) {
+	now := time.Now().UnixNano()
+	ahead := now + int64(time.Hour)
+	order := func(l *Live) (names string) {
+		for range 20 {
+			r, wait := l.first()
+			if r == nil {
+				break
+			}
+			if wait > 0 { // for an interface that stays quiet
+				l.now = max(l.now, r.time()+int64(settle))
+			}
+			names += r.name
+			r.consume()
+		}
+		return names
+	}
+	l := &Live{s: &sockets{rings: []*ring{fakeRing("a", now), fakeRing("quiet")}}, now: ahead}
+	if r, wait := l.first(); r == nil || wait <= 0 {
+		t.Errorf("a frame of now does not wait (%v) for an older one", wait)
+	}
+	// Both busy: b must not wait for an hour until a is quiet.
+	l = &Live{s: &sockets{rings: []*ring{fakeRing("a", now, now+1, now+2), fakeRing("b", ahead, ahead+1, now+1)}}}
+	if got := order(l); got != "bbaaba" {
+		t.Errorf("order %s", got)
+	}
+	// What is merely late is in the order of its times.
+	late := now - int64(time.Minute)
+	l = &Live{s: &sockets{rings: []*ring{fakeRing("a", late, now), fakeRing("b", late+1e9, late+5e9)}}, now: now}
+	if got := order(l); got != "abba" {
+		t.Errorf("order of late frames %s", got)
+	}
+	// None of before waits for the quiet interface.
+	l = &Live{s: &sockets{rings: []*ring{fakeRing("a", ahead, ahead+1e9), fakeRing("quiet")}}, now: ahead}
+	for range 2 {
+		r, wait := l.first()
+		if r == nil || wait > 0 {
+			t.Fatalf("a frame of before the step waits %v", wait)
+		}
+		r.consume()
+	}
+}
+
+// TestLiveCounters wants the kernel's counters, which overflow, read without
+// anybody asking for them.
+func TestLiveCounters(t *testing.T) {
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
+	l := listen(t, LiveConfig{}, "vb")
+	l.uncounted = countEvery - 3
+	s := newSender(t, "va")
+	for i := range 3 {
+		s.send(t, tcpFrame(i, ""))
+		receive(t, l, 1)
+	}
+	if n := l.s.rings[0].stats.Received; n != 3 {
+		t.Errorf("%d counted, want 3", n)
+	}
+	s.send(t, tcpFrame(4, ""))
+	receive(t, l, 1)
+	if n := l.Stats()[0].Received; n != 4 {
+		t.Errorf("%d counted, want 4", n)
+	}
+}
+
+// TestLiveFanoutRefused wants no ring made for a group that takes no more.
+func TestLiveFanoutRefused(t *testing.T) {
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
+	netnstest.Veth(t, "vc", "vd")
+	cfg := LiveConfig{Fanout: uint16(os.Getpid())%1000 + 2000}
+	listen(t, cfg, "vb") // has the group
+	l := listen(t, LiveConfig{}, "vd")
+	d, err := l.s.look("vd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.cfg.Fanout, l.cfg.RingMiB = cfg.Fanout, -1 // such a ring would be an error
+	before := netnstest.Files(t)
+	if err := l.attach(&ring{name: "vd", fd: -1}, d); err == nil || !strings.Contains(err.Error(), "share as group") {
+		t.Errorf("%v, want that the group cannot be shared", err)
+	}
+	if now := netnstest.Files(t); now != before {
+		t.Errorf("%d files open, %d before", now, before)
+	}
+}
+
 // TestLiveSeveral wants the frames of three interfaces in the order of sending,
 // though one is quiet and one goes away.
 func TestLiveSeveral(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
-	veth(t, "vc", "vd")
-	veth(t, "ve", "vf")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
+	netnstest.Veth(t, "vc", "vd")
+	netnstest.Veth(t, "ve", "vf")
 	l := listen(t, LiveConfig{}, "vb", "vd", "vf")
 	a, c := newSender(t, "va"), newSender(t, "vc")
 	rounds := func(n int) {
@@ -636,9 +698,9 @@ func TestLiveSeveral(t *testing.T) {
 		sameFrames(t, got, want)
 	}
 	rounds(500)
-	run(t, "ip", "link", "set", "dev", "vf", "down")
+	netnstest.Run(t, "ip", "link", "set", "dev", "vf", "down")
 	rounds(500)
-	run(t, "ip", "link", "del", "ve")
+	netnstest.Run(t, "ip", "link", "del", "ve")
 	rounds(10)
 	for i, st := range l.Stats() {
 		if st.Up != (i < 2) || st.Dropped != 0 {
@@ -649,8 +711,8 @@ func TestLiveSeveral(t *testing.T) {
 
 // TestLiveLoopback sees each packet once.
 func TestLiveLoopback(t *testing.T) {
-	netns(t)
-	run(t, "ip", "link", "set", "lo", "up")
+	netnstest.Enter(t)
+	netnstest.Run(t, "ip", "link", "set", "lo", "up")
 	l := listen(t, LiveConfig{Filter: "udp port 7777"}, "lo")
 	conn, err := net.Dial("udp", "127.0.0.1:7777")
 	if err != nil {
@@ -684,7 +746,7 @@ func TestLiveLoopback(t *testing.T) {
 
 // TestLiveTun has an interface without a link layer.
 func TestLiveTun(t *testing.T) {
-	netns(t)
+	netnstest.Enter(t)
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if os.Getenv("CI_REQUIRE_NETNS") == "1" {
@@ -698,8 +760,8 @@ func TestLiveTun(t *testing.T) {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "ip", "link", "set", "tun0", "up")
-	run(t, "ip", "addr", "add", "10.9.9.1/24", "dev", "tun0")
+	netnstest.Run(t, "ip", "link", "set", "tun0", "up")
+	netnstest.Run(t, "ip", "addr", "add", "10.9.9.1/24", "dev", "tun0")
 	l := listen(t, LiveConfig{Filter: "tcp or udp port 9"}, "tun0")
 	ip := ip4Packet(ProtoTCP, nil, tcpSegment(SYN, "hello"))
 	for _, b := range [][]byte{ip4Packet(ProtoICMP, nil, make([]byte, 8)), ip} {
@@ -732,8 +794,8 @@ func TestLiveTun(t *testing.T) {
 // TestLiveDrops overruns a small ring: what the kernel dropped is counted, and
 // what it did not drop is all there.
 func TestLiveDrops(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
 	l := listen(t, LiveConfig{RingMiB: 1}, "vb")
 	const burst = 5000
 	s := newSender(t, "va")
@@ -761,8 +823,8 @@ func TestLiveDrops(t *testing.T) {
 // TestLiveFanout shares the frames among two: each is seen once, and both
 // directions of a flow by the same one.
 func TestLiveFanout(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
 	cfg := LiveConfig{Fanout: uint16(os.Getpid())%1000 + 1}
 	workers := []*Live{listen(t, cfg, "vb"), listen(t, cfg, "vb")}
 	round := func() {
@@ -808,11 +870,11 @@ func TestLiveFanout(t *testing.T) {
 		}
 	}
 	round()
-	run(t, "ip", "link", "del", "vb")
+	netnstest.Run(t, "ip", "link", "del", "vb")
 	for _, l := range workers {
 		waitStats(t, l, "gone", func(st InterfaceStats) bool { return !st.Up })
 	}
-	veth(t, "va", "vb")
+	netnstest.Veth(t, "va", "vb")
 	var f Frame
 	for end := time.Now().Add(patience); !workers[0].Stats()[0].Up || !workers[1].Stats()[0].Up; {
 		for _, l := range workers {
@@ -828,9 +890,9 @@ func TestLiveFanout(t *testing.T) {
 }
 
 func TestLiveAllocs(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
-	veth(t, "vc", "vd")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
+	netnstest.Veth(t, "vc", "vd")
 	for _, ifaces := range [][]string{{"vb"}, {"vb", "vd"}} {
 		l := listen(t, LiveConfig{Tick: time.Millisecond}, ifaces...)
 		s := newSender(t, "va")
@@ -859,15 +921,16 @@ func TestLiveAllocs(t *testing.T) {
 }
 
 func TestListenErrors(t *testing.T) {
-	netns(t)
-	veth(t, "va", "vb")
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
 	for _, c := range []struct {
 		ifaces []string
 		cfg    LiveConfig
 		want   string
 	}{
 		{nil, LiveConfig{}, "no interface named"},
-		{[]string{"nope0"}, LiveConfig{}, "listen on nope0: interface nope0: file does not exist"},
+		{[]string{"nope0"}, LiveConfig{}, "listen on nope0: interface nope0: file does not exist; there are: lo, v"},
+		{[]string{"nope0", "nope1"}, LiveConfig{}, "file does not exist; there are: lo, v"},
 		{[]string{"a-name-that-is-too-long"}, LiveConfig{}, "not a name of an interface"},
 		{[]string{"vb", "vb"}, LiveConfig{}, "interface vb named twice"},
 		{[]string{"vb"}, LiveConfig{RingMiB: 1000}, "ring of 1000 MiB: from 1 to 256"},
@@ -938,11 +1001,11 @@ func BenchmarkLive(b *testing.B) {
 		{"decode-1500-20kpps", 1460, "", true, 20000},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			netns(b)
-			veth(b, "va", "vb")
+			netnstest.Enter(b)
+			netnstest.Veth(b, "va", "vb")
 			ifaces := []string{"vb"}
 			if strings.HasSuffix(c.name, "-beside-quiet") {
-				veth(b, "vc", "vd")
+				netnstest.Veth(b, "vc", "vd")
 				ifaces = append(ifaces, "vd")
 			}
 			l := listen(b, LiveConfig{Filter: c.filter}, ifaces...)

@@ -53,6 +53,7 @@ type Config struct {
 
 	// MaxBytes is the most that the files of the queue take together; a sixteenth
 	// of it, at most 4 MiB, is dropped at a time. At least 256 KiB; default 64 MiB.
+	// Open lowers it to half of what the file system has, but not below 256 KiB.
 	MaxBytes int64
 
 	Logger *slog.Logger // a line when writing fails and works again, and per loss; nil: silent
@@ -64,7 +65,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		c.MaxBytes = defaultMaxBytes
 	}
 	fs.Var(&c.Sync, "sync", "make queued events survive a power cut: always before they are sent, 1s for at most one write to the disk a second")
-	fs.Int64Var(&c.MaxBytes, "queue-max-bytes", c.MaxBytes, "most that the queue takes on the disk; beyond it the oldest events are dropped and counted (0: 64 MiB)")
+	fs.Int64Var(&c.MaxBytes, "queue-max-bytes", c.MaxBytes, "most that the queue takes on the disk; beyond it, and on a full file system, the oldest events are dropped and counted (0: 64 MiB; at most half of the file system)")
 }
 
 // Validate returns every mistake in c, joined.

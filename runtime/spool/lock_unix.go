@@ -4,9 +4,26 @@ package spool
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 )
+
+// private returns an error when another user than this process's can change what
+// is in dir: who can, can have it write through a link, or read what it publishes.
+func private(path string, dir *os.File) error {
+	info, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to user %d, and this process runs as user %d: chown -R %[3]d %[1]s", path, st.Uid, os.Geteuid())
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return fmt.Errorf("%s can be written by others (mode %#o): chmod go-w %[1]s", path, mode)
+	}
+	return nil
+}
 
 // lock takes f for this process, whose end gives it back however it comes.
 func lock(f *os.File) error {

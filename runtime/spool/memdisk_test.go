@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -19,6 +20,7 @@ type memDisk struct {
 	names   map[string]*inode
 	durable map[string]*inode // as of the last Sync of the directory
 	full    int64             // bytes that all files may have, 0: no limit
+	total   int64             // that the file system says it has
 	fail    func(op string) error
 }
 
@@ -26,6 +28,7 @@ type inode struct {
 	data   []byte
 	synced []byte // as of the last Sync
 	holes  []hole // what a Sync failed for, which no later one writes
+	bad    []hole // what cannot be read
 }
 
 type hole struct{ from, to int64 }
@@ -50,7 +53,7 @@ func (d *memDisk) List() ([]string, error) {
 func (d *memDisk) Open(name string, flag int) (file, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	op := "read"
+	op := "reopen"
 	if flag != os.O_RDONLY {
 		op = "open"
 	}
@@ -64,6 +67,8 @@ func (d *memDisk) Open(name string, flag int) (file, error) {
 		}
 		n = &inode{}
 		d.names[name] = n
+	} else if flag&os.O_EXCL != 0 {
+		return nil, fs.ErrExist
 	}
 	if flag&os.O_TRUNC != 0 {
 		n.data = nil
@@ -103,7 +108,8 @@ func (d *memDisk) Sync() error {
 	return nil
 }
 
-func (d *memDisk) Close() error { return nil }
+func (d *memDisk) Capacity() int64 { return d.total }
+func (d *memDisk) Close() error    { return nil }
 
 func (d *memDisk) size() (n int64) {
 	for _, f := range d.names {
@@ -118,7 +124,7 @@ type memFile struct {
 }
 
 var (
-	errFull  = errors.New("no space left on device")
+	errFull  = error(syscall.ENOSPC)
 	errFault = errors.New("fault")
 	errPower = errors.New("power is out") // nothing happens any more
 )
@@ -128,6 +134,11 @@ func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
 	defer f.d.mu.Unlock()
 	if err := f.d.failing("read"); err != nil {
 		return 0, err
+	}
+	for _, h := range f.n.bad {
+		if h.from < off+int64(len(b)) && off < h.to {
+			return 0, syscall.EIO
+		}
 	}
 	if off >= int64(len(f.n.data)) {
 		return 0, io.EOF

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -29,14 +30,14 @@ func TestModel(t *testing.T) {
 				total.add(h.tally)
 			}
 			t.Logf("%+v", total)
-			if total.cuts == 0 || total.kills == 0 || total.dropped == 0 || total.failed == 0 || total.torn == 0 {
+			if total.cuts == 0 || total.kills == 0 || total.dropped == 0 || total.failed == 0 || total.torn == 0 || total.back == 0 {
 				t.Error("the histories do not reach everything")
 			}
 		})
 	}
 }
 
-type tally struct{ appended, failed, dropped, cuts, kills, reopened, torn, again uint64 }
+type tally struct{ appended, failed, dropped, cuts, kills, reopened, torn, again, back, damaged uint64 }
 
 func (a *tally) add(b tally) {
 	a.appended += b.appended
@@ -47,6 +48,8 @@ func (a *tally) add(b tally) {
 	a.reopened += b.reopened
 	a.torn += b.torn
 	a.again += b.again
+	a.back += b.back
+	a.damaged += b.damaged
 }
 
 // history is the model: all that was ever appended, kept in the simplest way.
@@ -64,8 +67,11 @@ type history struct {
 	attempts map[uint64][][]byte // payloads of appends that failed
 	seen     map[uint64][]byte   // handed out, ever
 	acked    map[uint64]bool
-	out      []uint64 // handed out by this queue, not acknowledged
+	out      []uint64 // handed out by this queue, not acknowledged, ascending
+	returned []uint64 // to it, ascending
+	high     uint64   // handed out by it, the last
 
+	filled  bool     // the disk was full at some time: an entry may be told as damaged that went for others
 	faults  float64  // probability that an operation of the disk fails
 	cutIn   int      // operations until the power cut, -1: none
 	killed  bool     // else the power was cut
@@ -88,13 +94,16 @@ func (h *history) use(d *memDisk) {
 		if h.rescued != nil {
 			return errPower
 		}
-		if h.cutIn >= 0 && op != "read" {
+		if op == "read" {
+			return nil
+		}
+		if h.cutIn >= 0 && op != "reopen" {
 			if h.cutIn--; h.cutIn < 0 {
 				h.cut()
 				return errPower
 			}
 		}
-		if h.r.Float64() < h.faults && op != "read" {
+		if h.r.Float64() < h.faults && op != "reopen" {
 			return errFault
 		}
 		return nil
@@ -117,7 +126,8 @@ func (h *history) open() {
 	if err != nil {
 		h.t.Fatalf("open: %v", err)
 	}
-	h.q, h.out = q, nil
+	q.kept = minMaxBytes / 4
+	h.q, h.out, h.returned, h.high = q, nil, nil, 0
 	h.torn += q.Stats().Torn
 }
 
@@ -130,6 +140,10 @@ func (h *history) run() {
 		}
 		if h.r.IntN(2) == 0 {
 			h.cutIn = h.r.IntN(200)
+		}
+		if h.disk.full = 0; h.r.IntN(4) == 0 {
+			h.disk.full = h.disk.size() + h.r.Int64N(minMaxBytes/2)
+			h.filled = true
 		}
 		big := h.r.IntN(4) == 0
 		for range h.r.IntN(150) {
@@ -167,6 +181,18 @@ func (h *history) step(big bool) {
 		}
 	case n < 19:
 		h.q.tick()
+	case h.r.IntN(2) == 0:
+		for range h.r.IntN(4) {
+			if len(h.out) == 0 {
+				return
+			}
+			i := h.r.IntN(len(h.out))
+			seq := h.out[i]
+			h.q.Return(seq)
+			h.out = slices.Delete(h.out, i, i+1)
+			i, _ = slices.BinarySearch(h.returned, seq)
+			h.returned = slices.Insert(h.returned, i, seq)
+		}
 	default:
 		h.ack(1 + h.r.Uint64N(h.next)) // not handed out, or twice
 	}
@@ -190,7 +216,7 @@ func (h *history) append(big bool) {
 		h.t.Errorf("append was given %d, want %d", given, h.next)
 	}
 	if err != nil {
-		if h.faults == 0 && h.rescued == nil && h.q.retry.at.Before(h.now) {
+		if h.faults == 0 && h.disk.full == 0 && h.rescued == nil && h.q.retry.at.Before(h.now) {
 			h.t.Errorf("append: %v", err)
 		}
 		h.failed++
@@ -212,7 +238,7 @@ func (h *history) ack(seq uint64) {
 	// Only what this queue has handed out counts.
 	st := h.q.Stats()
 	h.q.mu.Lock()
-	valid := seq >= st.Oldest && seq < h.q.pos
+	valid := seq >= st.Oldest && seq < h.q.taken
 	h.q.mu.Unlock()
 	if valid {
 		h.acked[seq] = true
@@ -240,9 +266,26 @@ func (h *history) take(n int) {
 			}
 			return
 		}
-		if len(h.out) > 0 && e.Seq <= h.out[len(h.out)-1] {
-			h.t.Errorf("entry %d came after %d", e.Seq, h.out[len(h.out)-1])
+		// What was returned comes first, unless it is done with by now.
+		h.q.mu.Lock()
+		for len(h.returned) > 0 && h.returned[0] != e.Seq && (h.returned[0] < h.q.state.cursor || h.q.state.done.contains(h.returned[0])) {
+			h.returned = h.returned[1:]
 		}
+		h.q.mu.Unlock()
+		at, twice := slices.BinarySearch(h.out, e.Seq)
+		switch {
+		case twice:
+			h.t.Errorf("entry %d came twice", e.Seq)
+		case len(h.returned) > 0:
+			if e.Seq != h.returned[0] {
+				h.t.Errorf("entry %d came before %v, which were returned", e.Seq, h.returned)
+			}
+			h.returned = h.returned[1:]
+			h.back++
+		case e.Seq <= h.high:
+			h.t.Errorf("entry %d came after %d", e.Seq, h.high)
+		}
+		h.high = max(h.high, e.Seq)
 		if old, ok := h.seen[e.Seq]; ok {
 			h.again++
 			if !bytes.Equal(old, e.Payload) {
@@ -253,7 +296,23 @@ func (h *history) take(n int) {
 			h.t.Errorf("entry %d (appended: %v) has a wrong payload of %d bytes", e.Seq, ok, len(e.Payload))
 		}
 		h.seen[e.Seq] = e.Payload
-		h.out = append(h.out, e.Seq)
+		h.out = slices.Insert(h.out, at, e.Seq)
+		h.count()
+	}
+}
+
+// count checks how many entries the queue says are with the reader.
+func (h *history) count() {
+	h.q.mu.Lock()
+	defer h.q.mu.Unlock()
+	n := uint64(0)
+	for _, seq := range h.out {
+		if seq >= h.q.state.cursor && !h.q.state.done.contains(seq) {
+			n++
+		}
+	}
+	if got := h.q.inFlight(); got != n {
+		h.t.Errorf("%d in flight, want %d", got, n)
 	}
 }
 
@@ -265,7 +324,7 @@ func (h *history) reopen() {
 	}
 	var before Stats
 	if clean {
-		h.faults = 0
+		h.faults, h.disk.full = 0, 0
 		if err := h.q.Close(); err != nil {
 			h.t.Errorf("close: %v", err)
 		}
@@ -289,7 +348,7 @@ func (h *history) reopen() {
 		h.q.Close() // with the power out
 		h.use(h.rescued)
 	}
-	h.rescued, h.faults, h.cutIn = nil, 0, -1
+	h.rescued, h.faults, h.cutIn, h.disk.full = nil, 0, -1, 0
 	h.open()
 	h.reopened++
 
@@ -304,7 +363,7 @@ func (h *history) reopen() {
 	if after.Next < durable || after.Next > h.next+1 {
 		h.t.Errorf("opened with next %d; %d were durable, %d appended", after.Next-1, durable-1, h.next-1)
 	}
-	if after.Corrupt != 0 {
+	if after.Corrupt != 0 && !h.filled {
 		h.t.Errorf("%d entries were found damaged: %v", after.Corrupt, after.Gaps)
 	}
 	if after.Dropped < before.Dropped && clean {
@@ -358,13 +417,13 @@ func (h *history) reopen() {
 		h.seen[e.Seq] = e.Payload
 		delete(missing, e.Seq)
 		delete(h.acked, e.Seq) // the queue has forgotten, and must not remember later
-		h.out = append(h.out, e.Seq)
+		h.out, h.high = append(h.out, e.Seq), e.Seq
 	}
 	st := h.q.Stats()
 	if st.InFlight != uint64(len(got)) || st.Pending != uint64(len(got)) {
 		h.t.Errorf("%d entries came out; stats: %+v", len(got), st)
 	}
-	if st.Corrupt != 0 {
+	if st.Corrupt != 0 && !h.filled {
 		h.t.Errorf("%d entries were found damaged: %v", st.Corrupt, st.Gaps)
 	}
 	lost := uint64(0)
@@ -381,9 +440,10 @@ func (h *history) reopen() {
 			h.t.Errorf("entry %d is lost, not acknowledged, not in %v", seq, st.Gaps)
 		}
 	}
-	if st.Dropped < lost {
-		h.t.Errorf("%d entries are gone, %d counted", lost, st.Dropped)
+	if st.Dropped+st.Corrupt < lost {
+		h.t.Errorf("%d entries are gone, %d counted", lost, st.Dropped+st.Corrupt)
 	}
+	h.damaged = max(h.damaged, st.Corrupt)
 	h.dropped = max(h.dropped, st.Dropped)
 	for seq := range h.attempts {
 		if seq < h.next {

@@ -38,6 +38,30 @@ func (s *spans) add(n span) {
 	*s = slices.Replace(*s, i, j, n)
 }
 
+// remove makes s not contain seq.
+func (s *spans) remove(seq uint64) {
+	i := s.index(seq)
+	if i == len(*s) || (*s)[i].first > seq {
+		return
+	}
+	var rest spans
+	if r := (*s)[i]; r.first < seq {
+		rest = append(rest, span{r.first, seq - 1})
+	}
+	if r := (*s)[i]; r.last > seq {
+		rest = append(rest, span{seq + 1, r.last})
+	}
+	*s = slices.Replace(*s, i, i+1, rest...)
+}
+
+// removeBelow makes s not contain what is less than seq.
+func (s *spans) removeBelow(seq uint64) {
+	*s = slices.Delete(*s, 0, s.index(seq))
+	if len(*s) > 0 {
+		(*s)[0].first = max((*s)[0].first, seq)
+	}
+}
+
 // missing returns what of n is not in s.
 func (s spans) missing(n span) spans {
 	var out spans

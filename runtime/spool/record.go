@@ -1,10 +1,12 @@
 package spool
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
 	"io"
+	"slices"
 )
 
 // A record is, little-endian:
@@ -90,6 +92,52 @@ func (s *source) bytes(off int64, n int) ([]byte, error) {
 	return s.buf[:n], nil
 }
 
+const (
+	pageSize      = 4096 // what a disk loses at a time, or more
+	maxUnreadable = 16   // pages of a file, before no more are tried: on a broken disk each takes seconds
+)
+
+// salvage reads what can be read of a file: the rest is zeros, as damage often is.
+type salvage struct {
+	r    io.ReaderAt
+	lost []int64 // pages that cannot be read, by their offset
+	err  error   // why not the first of these
+}
+
+func (s *salvage) ReadAt(b []byte, off int64) (n int, err error) {
+	if s.err == nil {
+		if n, err = s.r.ReadAt(b, off); err == nil || err == io.EOF {
+			return n, err
+		}
+	}
+	for n = 0; n < len(b); {
+		at := off + int64(n)
+		page := b[n:min(len(b), n+pageSize-int(at%pageSize))]
+		at -= at % pageSize
+		if len(s.lost) == maxUnreadable || slices.Contains(s.lost, at) {
+			clear(page)
+			n += len(page)
+			continue
+		}
+		got, err := s.r.ReadAt(page, off+int64(n))
+		switch {
+		case err == io.EOF:
+			return n + got, err
+		case err != nil:
+			s.err = cmp.Or(s.err, err)
+			s.lost = append(s.lost, at)
+		default:
+			n += got
+		}
+	}
+	return n, nil
+}
+
+// unreadable reports whether anything from off on could not be read.
+func (s *salvage) unreadable(off int64) bool {
+	return len(s.lost) == maxUnreadable || len(s.lost) > 0 && slices.Max(s.lost)+pageSize > off
+}
+
 // record reads the record at off: io.EOF at the limit, errBad when there is none
 // there; other errors are the file's.
 func (s *source) record(off int64) (record, error) {
@@ -162,13 +210,14 @@ type content struct {
 	end    int64  // of what can be read
 	next   uint64 // after the last event
 	proven proven // what was certainly synced
+	seen   proven // with what is behind the end and cannot be trusted
 	state  uint64 // the last cursor, 0 when there is none
 	acks   []byte // payloads of the last records of their kind, nil when there are none
 	acksAt uint64 // the cursor that acks is relative to
 	loss   []byte
 }
 
-// proven is the part of a segment before its last barrier.
+// proven is the part of a segment up to an offset.
 type proven struct {
 	end  int64
 	next uint64
@@ -213,7 +262,9 @@ func (s *source) scan(base uint64) (c content, torn bool, err error) {
 			c.loss, c.state = append([]byte{}, r.payload...), r.seq
 		}
 	}
+	c.seen = proven{c.end, c.next}
 	if torn {
+		sure.seen = c.seen
 		return sure, true, nil
 	}
 	return c, false, nil

@@ -17,6 +17,16 @@
 //
 // An append that failed with an error may still come out after a crash.
 //
+// # When there is no room
+//
+// The oldest entries go for new ones, a segment at a time, when the queue would
+// exceed its size, which is at most half of the file system's; and when the file
+// system is full, as long as 256 KiB and the last segment stay. Should the room
+// that was made so be gone before half of it was used, then another program fills
+// the file system, which all the entries would not stop: what Append is given is
+// refused for half a minute, before the next segment goes, and for twice as long
+// each time it happens again, up to an hour. What is dropped is told in Stats.
+//
 // # On disk
 //
 // The directory holds segments, named by the first sequence number in them:
@@ -55,7 +65,10 @@ const (
 	maxUnsynced = 1 << 20   // bytes kept in memory until synced
 	maxInFlight = 16384     // handed out and not acknowledged, the most that Next allows
 	maxRetries  = 30        // times timing.retry is the longest between attempts to start a segment
-	maxFailures = 3         // of reading a segment, before the rest of it is given up
+	maxFailures = 3         // of reading a segment, before what cannot be read of it is given up
+	minKept     = 256 << 10 // bytes that do not go for new entries on a full file system
+	probeEvery  = 5         // intervals, after a failure
+	maxPause    = time.Hour // between drops, while another program fills it
 )
 
 var (
@@ -129,6 +142,14 @@ type Queue struct {
 		wait time.Duration
 		at   time.Time // not before
 	}
+	full struct { // the file system, when that was noticed last
+		again int64         // size of the queue from which on it has used the room that was made
+		pause time.Duration // and while it has not, nothing more is dropped
+		until time.Time
+	}
+	kept    int64     // minKept
+	refused int       // bytes of the record that could not be written
+	probed  time.Time // when it was last tried whether they can
 
 	// read is held by Next. It guards the next block.
 	read     chan struct{}
@@ -136,6 +157,7 @@ type Queue struct {
 	srcFile  file
 	srcSeg   *segment // that srcFile is of
 	srcOff   int64
+	srcPos   uint64 // none before is at or after srcOff
 	failures int
 
 	wake    chan struct{} // tells Next that there may be more
@@ -146,7 +168,9 @@ type Queue struct {
 	bytes    int64      // of all segments
 	next     uint64     // for the next Append
 	durable  uint64     // all below is synced
-	pos      uint64     // next to hand out
+	pos      uint64     // next to hand out; all before is handed out or done
+	taken    uint64     // all before has been handed out, or is done
+	held     spans      // handed out, not done, and after pos since one before was returned
 	state    state
 	dirty    bool // state is newer than what is written of it
 	loss     bool // and so is its part about losses
@@ -158,15 +182,17 @@ type Queue struct {
 }
 
 // Open opens the queue in the directory dir, or creates it, for this process
-// alone. Damage is repaired and counted, not an error. A queue that cannot be
-// written, as on a read-only file system, can be read: Append returns why.
+// alone. The directory must belong to the user of this process and not be writable
+// by others. Damage is repaired and counted, not an error, also where the disk
+// cannot be read: as many entries count as lost as may have been there. A queue that
+// cannot be written, as on a read-only file system, can be read: Append returns why.
 //
 // What it takes to open depends on the size of a segment, not of the queue.
 func Open(dir string, c Config) (*Queue, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("open queue %s: %w", dir, err)
 	}
-	d, err := openDirectory(dir)
+	d, err := openDirectory(dir, syncDirectory)
 	if err != nil {
 		return nil, fmt.Errorf("open queue: %w", err)
 	}
@@ -186,6 +212,7 @@ func open(d disk, dir string, c Config, t timing) (*Queue, error) {
 		closing: make(chan struct{}),
 		next:    1,
 		durable: 1,
+		kept:    minKept,
 	}
 	q.state.cursor = 1
 	if q.log == nil {
@@ -193,6 +220,10 @@ func open(d disk, dir string, c Config, t timing) (*Queue, error) {
 	}
 	if q.maxBytes == 0 {
 		q.maxBytes = defaultMaxBytes
+	}
+	if n := d.Capacity(); n > 0 && q.maxBytes > max(n/2, minMaxBytes) {
+		q.maxBytes = max(n/2, minMaxBytes)
+		q.log.Warn("queue limited to half of its file system", "queue", dir, "bytes", q.maxBytes, "file_system", n)
 	}
 	q.segmentBytes = min(q.maxBytes/16, maxSegmentBytes)
 	q.timer = time.AfterFunc(time.Hour, q.tick)
@@ -204,7 +235,7 @@ func open(d disk, dir string, c Config, t timing) (*Queue, error) {
 	}
 	for _, name := range names {
 		if name == newName {
-			if err := d.Remove(name); err != nil { // it is truncated before it is used
+			if err := d.Remove(name); err != nil { // it is tried again before it is used
 				q.fail("remove "+newName, err)
 			}
 		}
@@ -227,7 +258,7 @@ func open(d disk, dir string, c Config, t timing) (*Queue, error) {
 		}
 	}
 	q.pos = q.state.cursor
-	if q.dirty {
+	if q.dirty || q.suspect || q.failure != nil {
 		q.mu.Lock()
 		q.arm(q.timing.interval)
 		q.mu.Unlock()
@@ -262,7 +293,8 @@ func (q *Queue) recover() error {
 		}
 		defer f.Close()
 	}
-	src := source{r: f, limit: last.size}
+	rescue := &salvage{r: f}
+	src := source{r: rescue, limit: last.size}
 	c, torn, err := src.scan(last.base)
 	if err != nil {
 		return err
@@ -286,7 +318,7 @@ func (q *Queue) recover() error {
 		if err != nil {
 			return err
 		}
-		older := source{r: f, limit: s.size}
+		older := source{r: &salvage{r: f}, limit: s.size}
 		state, _, err = older.scan(s.base)
 		f.Close()
 		if err != nil {
@@ -307,6 +339,10 @@ func (q *Queue) recover() error {
 	}
 	q.loss = q.dirty
 	q.durable = q.next
+	if rescue.err != nil {
+		q.skip(rescue, &c)
+		return nil
+	}
 	if last.f == nil {
 		return nil
 	}
@@ -340,6 +376,32 @@ func (q *Queue) recover() error {
 		q.durable, q.unsynced, q.suspect = q.next, nil, true
 	}
 	return nil
+}
+
+// skip leaves the last segment, of whose file a part cannot be read, to the reader.
+// No number is given again that an entry in there may have had.
+func (q *Queue) skip(file *salvage, c *content) {
+	last := q.last()
+	next := c.seen.next
+	if file.unreadable(c.seen.end) {
+		next += uint64(last.size-c.seen.end) / headerLen
+	}
+	next = min(next, c.next+uint64(last.size-c.end)/headerLen)
+	n := uint64(0)
+	if next > q.next {
+		n = q.state.lose(span{q.next, next - 1}, Corrupt)
+		q.loss, q.dirty = true, true
+		q.next, q.durable = next, next
+	}
+	q.suspect = true
+	q.log.Error("queue cannot be read in places", "queue", q.dir, "error", file.err, "lost_at_the_end", n)
+	if last.f == nil {
+		return
+	}
+	if err := errors.Join(last.f.Sync(), q.disk.Sync()); err != nil {
+		q.fail("sync", err)
+		q.unlisted = true
+	}
 }
 
 func (q *Queue) last() *segment { return q.segments[len(q.segments)-1] }

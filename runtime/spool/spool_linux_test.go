@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -11,7 +13,7 @@ import (
 func mountTmpfs(t *testing.T, options string) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,"+options); err != nil {
 		if os.Getenv("CI_REQUIRE_ROOT") != "" {
 			t.Fatal(err)
 		}
@@ -75,6 +77,68 @@ func TestNoSpace(t *testing.T) {
 			q.Close()
 		})
 	}
+}
+
+// A real file system smaller than the queue may be: the oldest go.
+func TestNoSpaceDrops(t *testing.T) {
+	mount := mountTmpfs(t, "size=4m")
+	if err := os.WriteFile(filepath.Join(mount, "other"), make([]byte, 3<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	q := openTest(t, filepath.Join(mount, "queue"), Config{})
+	if n := q.Stats().MaxBytes; n != 2<<20 {
+		t.Errorf("at most %d bytes", n)
+	}
+	add(t, q, 3000, 700)
+	st := q.Stats()
+	got := drain(t, q, 700)
+	if len(got) < 800 {
+		t.Fatalf("%d left", len(got))
+	}
+	equal(t, "left", got, upTo(got[0], 3000))
+	if want := []Gap{{1, got[0] - 1, Full}}; !slices.Equal(st.Gaps, want) || st.Err != nil {
+		t.Errorf("stats %+v, want gaps %v", st, want)
+	}
+}
+
+// What is planted in a directory is not written through, and one that others can
+// write is refused.
+func TestStrangers(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, filepath.Join(dir, newName)); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(want string) {
+		t.Helper()
+		if q, err := Open(dir, Config{}); err == nil {
+			q.Close()
+			t.Errorf("opened, want %s", want)
+		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	for _, mode := range []os.FileMode{0o777, 0o770, 0o777 | os.ModeSticky, 0o702} {
+		os.Chmod(dir, mode)
+		refused("chmod go-w " + dir)
+	}
+	os.Chmod(dir, 0o755)
+	if os.Geteuid() == 0 {
+		os.Chown(dir, 65534, 65534)
+		refused("chown -R 0 " + dir)
+		os.Chown(dir, 0, 0)
+	} else if os.Getenv("CI_REQUIRE_ROOT") != "" {
+		t.Fatal("a directory of another user needs root")
+	}
+	q := openTest(t, dir, Config{})
+	add(t, q, 1, 0)
+	if b, err := os.ReadFile(victim); string(b) != "precious" {
+		t.Errorf("the victim is now %d bytes, %v", len(b), err)
+	}
+	equal(t, "left", drain(t, q, 0), upTo(1, 1))
 }
 
 // A file system that has gone read-only, as ext4 does after errors.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 func openTest(t testing.TB, dir string, c Config) *Queue {
 	t.Helper()
+	os.Chmod(dir, 0o700) // where the umask lets a group write
 	q, err := Open(dir, c)
 	if err != nil {
 		t.Fatal(err)
@@ -443,12 +445,12 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// Reading that fails is told, and after three times stepped over.
+// Reading that fails is told, and the third time given up: of what can be read
+// nothing is lost.
 func TestReadFaults(t *testing.T) {
 	d := newMemDisk()
 	q := openMem(t, d, Config{MaxBytes: minMaxBytes})
 	add(t, q, 40, 1000)
-	first := q.segments[1].base
 	d.fail = func(op string) error {
 		if op == "read" {
 			return errFault
@@ -460,16 +462,174 @@ func TestReadFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n := 0
+	d.fail = nil
+	f := d.names[segmentName(1)]
+	f.bad = []hole{{pageSize + 10, pageSize + 11}}
+	lost := hit(f.data, pageSize, 2*pageSize)
+	if len(lost) < 4 {
+		t.Fatalf("lost: %v", lost)
+	}
+	equal(t, "left", drain(t, q, 1000), slices.DeleteFunc(upTo(1, 40), func(seq uint64) bool { return slices.Contains(lost, seq) }))
+	if st := q.Stats(); st.Corrupt != uint64(len(lost)) {
+		t.Errorf("stats %+v", st)
+	}
+}
+
+// hit returns the events of a segment that have something between the offsets.
+func hit(b []byte, from, to int64) (seqs []uint64) {
+	s := source{r: bytes.NewReader(b), limit: int64(len(b))}
+	for off := int64(0); ; {
+		r, err := s.record(off)
+		if err != nil {
+			return seqs
+		}
+		if r.kind == kindEvent && off < to && off+r.size() > from {
+			seqs = append(seqs, r.seq)
+		}
+		off += r.size()
+	}
+}
+
+// What cannot be opened for a while, as without file descriptors, is not lost.
+func TestOpenFaults(t *testing.T) {
+	d := newMemDisk()
+	q := openMem(t, d, Config{})
+	add(t, q, 100, 700)
 	d.fail = func(op string) error {
-		if n++; op == "read" && n == 1 {
-			return errFault
+		if op == "reopen" {
+			return syscall.EMFILE
 		}
 		return nil
 	}
-	equal(t, "left", drain(t, q, 1000), upTo(first, 40))
-	if st := q.Stats(); st.Corrupt != first-1 {
-		t.Errorf("stats %+v", st)
+	for range 10 * maxFailures {
+		if _, err := q.Next(done); !errors.Is(err, syscall.EMFILE) {
+			t.Fatal(err)
+		}
+	}
+	d.fail = nil
+	equal(t, "then", drain(t, q, 700), upTo(1, 100))
+	if n := q.Stats().Corrupt; n != 0 {
+		t.Errorf("%d lost", n)
+	}
+}
+
+// A disk that cannot be read in places opens, what can be read comes out, and no
+// number is given again.
+func TestUnreadable(t *testing.T) {
+	const size, n = 1000, 200
+	for _, c := range []struct {
+		name     string
+		from, to int64 // of the segment, negative: from the end
+		sync     Sync
+	}{
+		{"the state", 0, 1, SyncAlways},
+		{"in the middle", 10 * pageSize, 12 * pageSize, SyncAlways},
+		{"the end", -1, 0, SyncAlways},
+		{"much of the end", -10 * pageSize, 0, SyncAlways},
+		{"the end but the last", -10 * pageSize, -2 * pageSize, SyncAlways},
+		{"all", 0, 1 << 40, SyncAlways},
+		{"the end, a second's worth", -1, 0, SyncEverySecond},
+		{"the middle of a second's worth", 10 * pageSize, 12 * pageSize, SyncEverySecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newMemDisk()
+			q := openMem(t, d, Config{Sync: c.sync})
+			add(t, q, n, size) // and killed
+			f := d.names[segmentName(1)]
+			bad := hole{c.from, c.to}
+			if bad.from < 0 {
+				bad.from += int64(len(f.data))
+			}
+			if bad.to <= 0 {
+				bad.to += int64(len(f.data))
+			}
+			bad.from -= bad.from % pageSize
+			bad.to += (pageSize - bad.to%pageSize) % pageSize
+			f.bad = []hole{bad}
+			lost := hit(f.data, bad.from, bad.to)
+
+			read := func(q *Queue) (got []uint64) {
+				t.Helper()
+				for failed := 0; ; {
+					e, err := q.Next(done)
+					switch {
+					case errors.Is(err, syscall.EIO) && failed < 3*maxFailures:
+						failed++
+						continue
+					case errors.Is(err, context.Canceled):
+						return got
+					case err != nil:
+						t.Fatal(err)
+					case !bytes.Equal(e.Payload, payloadOf(e.Seq, size)):
+						t.Fatalf("entry %d: %.40q", e.Seq, e.Payload)
+					}
+					got = append(got, e.Seq)
+				}
+			}
+			check := func(q *Queue, added int) {
+				t.Helper()
+				got := read(q)
+				st := q.Stats()
+				for seq := uint64(1); seq < st.Next; seq++ {
+					explained := false
+					for _, g := range st.Gaps {
+						explained = explained || g.Reason == Corrupt && g.First <= seq && seq <= g.Last
+					}
+					if slices.Contains(got, seq) == explained {
+						t.Fatalf("entry %d came: %v; gaps %v", seq, !explained, st.Gaps)
+					}
+					// Behind the damage only what is proven to have been synced comes.
+					if seq <= n && slices.Contains(lost, seq) != explained && c.sync == SyncAlways {
+						t.Fatalf("entry %d is in %v: %v; its page is unreadable: %v", seq, st.Gaps, explained, !explained)
+					}
+				}
+				if c.sync == SyncAlways && st.Next <= n || len(got) < added || st.Err != nil {
+					t.Fatalf("%d came, stats %+v", len(got), st)
+				}
+			}
+			q = openMem(t, d, Config{Sync: c.sync})
+			first := q.Stats().Next
+			check(q, 0)
+			q = openMem(t, d, Config{Sync: c.sync}) // killed before anything was written
+			if next := q.Stats().Next; next < first {
+				t.Fatalf("opened with next %d, then %d", first, next)
+			}
+			add(t, q, 3, size)
+			q.flushNow()
+			check(q, 3)
+			next := q.Stats().Next
+			q.Close()
+			q = openMem(t, d, Config{Sync: c.sync})
+			check(q, 3)
+			if again := q.Stats().Next; again != next {
+				t.Fatalf("closed with next %d, opened with %d", next, again)
+			}
+		})
+	}
+}
+
+// A power cut while the last segment is given up for a new one loses nothing that
+// was durable.
+func TestCutBehindSync(t *testing.T) {
+	for seed := range uint64(200) {
+		d := newMemDisk()
+		add(t, openMem(t, d, Config{}), 5, 100) // and killed
+		out := false
+		d.fail = func(op string) error {
+			if out = out || op == "syncdir"; out {
+				return errPower
+			}
+			return nil
+		}
+		open(d, "mem", Config{}, timing{now: time.Now, interval: time.Hour}) // writes the last entry again
+		d.fail = nil
+		if !out {
+			t.Fatal("no new segment was started: nothing tested")
+		}
+		q := openMem(t, d.crash(rand.New(rand.NewPCG(seed, 7))), Config{})
+		if got := drain(t, q, 100); !slices.Equal(got, upTo(1, 5)) {
+			t.Fatalf("seed %d: left %v", seed, got)
+		}
 	}
 }
 
@@ -488,6 +648,261 @@ func TestDiskFull(t *testing.T) {
 	d.full = 0
 	add(t, q, 1, 1000)
 	equal(t, "then", drain(t, q, 1000), upTo(51, 51))
+}
+
+// On a file system smaller than the queue may be, the oldest go, and are told,
+// also when there is no room to write that down.
+func TestFullFileSystem(t *testing.T) {
+	d := newMemDisk()
+	q := openMem(t, d, Config{MaxBytes: 1 << 20})
+	d.full = 600_000
+	for range 2000 {
+		add(t, q, 1, 1000)
+		if n := q.Stats().Bytes; n != d.size() || n < minKept && q.next > 300 {
+			t.Fatalf("%d bytes, the disk has %d", n, d.size())
+		}
+	}
+	st := q.Stats()
+	got := drain(t, q, 1000)
+	if len(got) < 400 {
+		t.Fatalf("left: %v", got)
+	}
+	equal(t, "left", got, upTo(got[0], 2000))
+	if want := []Gap{{1, got[0] - 1, Full}}; !slices.Equal(st.Gaps, want) || st.Dropped != got[0]-1 || st.Err != nil {
+		t.Errorf("stats %+v, want gaps %v", st, want)
+	}
+	q = openMem(t, d, Config{MaxBytes: 1 << 20}) // killed
+	equal(t, "opened again", drain(t, q, 1000), got)
+	if again := q.Stats(); !slices.Equal(again.Gaps, st.Gaps) {
+		t.Errorf("stats %+v, want gaps %v", again, st.Gaps)
+	}
+}
+
+// A kill at any moment of making room on a full disk leaves no loss untold.
+func TestFullFileSystemKilled(t *testing.T) {
+	told := 0
+	for _, sync := range []Sync{SyncAlways, SyncEverySecond} {
+		for _, broken := range []bool{false, true} { // the last segment
+			for stop := range 30 {
+				d := newMemDisk()
+				q := openMem(t, d, Config{MaxBytes: 1 << 20, Sync: sync})
+				add(t, q, 400, 1000)
+				q.flushNow()
+				q.suspect = broken
+				d.full = d.size()
+				n := 0
+				d.fail = func(op string) error {
+					if n++; n > stop {
+						return errPower
+					}
+					return nil
+				}
+				q.Append(func(seq uint64) ([]byte, error) { return payloadOf(seq, 1000), nil })
+				d.fail, d.full = nil, 0
+				q = openMem(t, d, Config{MaxBytes: 1 << 20})
+				got := drain(t, q, 1000)
+				st := q.Stats()
+				lost := st.Next - 1 - uint64(len(got))
+				if st.Next < 401 || st.Dropped+st.Corrupt != lost {
+					t.Fatalf("stopped after %d operations: %d came, stats %+v", stop, len(got), st)
+				}
+				told += int(lost)
+			}
+		}
+	}
+	if told == 0 {
+		t.Error("nothing was dropped: nothing tested")
+	}
+}
+
+func (q *Queue) flushNow() {
+	q.write.Lock()
+	defer q.write.Unlock()
+	q.flush()
+}
+
+// Another program that takes all room there is does not get that of all entries.
+func TestFullByAnother(t *testing.T) {
+	d := newMemDisk()
+	now := time.Unix(1e9, 0)
+	q, err := open(d, "mem", Config{MaxBytes: 1 << 20}, timing{now: func() time.Time { return now }, interval: time.Hour, retry: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	add(t, q, 800, 1000)
+	before := len(q.segments)
+	start := now
+	refused := 0
+	for ; now.Sub(start) < 10*time.Minute; now = now.Add(time.Second) {
+		d.full = d.size() // it has taken what was free
+		if _, err := q.Append(func(seq uint64) ([]byte, error) { return payloadOf(seq, 1000), nil }); errors.Is(err, syscall.ENOSPC) {
+			refused++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := before - len(q.segments); n < 2 || n > 6 || refused < 500 {
+		t.Errorf("%d of %d segments were given in ten minutes, %d refused", n, before, refused)
+	}
+	for ; now.Sub(start) < 100*time.Hour; now = now.Add(5 * time.Minute) {
+		d.full = d.size()
+		q.Append(func(seq uint64) ([]byte, error) { return payloadOf(seq, 1000), nil })
+	}
+	st := q.Stats()
+	if st.Bytes < minKept {
+		t.Errorf("%d bytes left", st.Bytes)
+	}
+	d.full = 0
+	add(t, q, 1, 1000)
+	if got := drain(t, q, 1000); uint64(len(got)) != q.next-1-st.Dropped {
+		t.Errorf("%d left, %d dropped of %d", len(got), st.Dropped, q.next-1)
+	}
+}
+
+// The names of all directories that were made are durable, and of those that
+// another may have made a moment ago.
+func TestMakeDirectory(t *testing.T) {
+	base := t.TempDir()
+	path := filepath.Join(base, "a", "b", "queue")
+	var synced []string
+	broken := ""
+	sync := func(dir string) error {
+		if _, err := os.Stat(path); err != nil {
+			t.Errorf("%s is synced before %v", dir, err)
+		}
+		synced = append(synced, dir)
+		if dir == broken {
+			return syscall.EIO
+		}
+		return nil
+	}
+	broken = filepath.Dir(base) // not ours
+	d, err := openDirectory(path, sync)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	for _, dir := range []string{filepath.Join(base, "a", "b"), filepath.Join(base, "a"), base, filepath.Dir(base)} {
+		if !slices.Contains(synced, dir) {
+			t.Errorf("%s is not synced, only %v", dir, synced)
+		}
+	}
+	os.RemoveAll(filepath.Join(base, "a"))
+	broken = base
+	if _, err := openDirectory(path, sync); !errors.Is(err, syscall.EIO) {
+		t.Errorf("the name of a is not durable: %v", err)
+	}
+}
+
+// A queue takes at most half of its file system.
+func TestSmallFileSystem(t *testing.T) {
+	d := newMemDisk()
+	d.total = 1 << 20
+	for _, c := range []struct{ want, get int64 }{{0, 512 << 10}, {300_000, 300_000}, {1 << 30, 512 << 10}} {
+		if n := openMem(t, d, Config{MaxBytes: c.want}).Stats().MaxBytes; n != c.get {
+			t.Errorf("%d bytes wanted, got %d", c.want, n)
+		}
+	}
+}
+
+// Stats.Err goes when the queue could be written again, and not before, with
+// nothing to write too.
+func TestErrGoes(t *testing.T) {
+	for _, op := range []string{"write", "sync", "full"} {
+		t.Run(op, func(t *testing.T) {
+			d := newMemDisk()
+			now := time.Unix(1e9, 0)
+			q, err := open(d, "mem", Config{}, timing{now: func() time.Time { return now }, interval: time.Minute, retry: time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer q.Close()
+			add(t, q, 2, 1000)
+			drain(t, q, 1000)
+			if op == "full" {
+				d.full = d.size() + 500 // enough for what an acknowledgement takes
+			}
+			tries := 0
+			d.fail = func(what string) error {
+				if what == op {
+					tries++
+					return errFault
+				}
+				return nil
+			}
+			if _, err := q.Append(func(seq uint64) ([]byte, error) { return payloadOf(seq, 1000), nil }); err == nil || q.Stats().Err == nil {
+				t.Fatalf("append: %v; stats say %v", err, q.Stats().Err)
+			}
+			q.Ack(1)
+			for range 20 {
+				now = now.Add(time.Minute)
+				if q.tick(); q.Stats().Err == nil {
+					t.Fatal("stats say that it works")
+				}
+			}
+			if !q.armed || tries > 10 {
+				t.Errorf("%d tries in 20 ticks, timer armed: %v", tries, q.armed)
+			}
+			d.fail, d.full = nil, 0
+			for range probeEvery + 1 {
+				now = now.Add(time.Minute)
+				q.tick()
+			}
+			if err := q.Stats().Err; err != nil {
+				t.Errorf("stats say %v", err)
+			}
+			if q.armed && !q.dirty {
+				t.Error("a timer runs for nothing")
+			}
+			add(t, q, 1, 1000)
+			equal(t, "then", drain(t, q, 1000), upTo(3, 3))
+		})
+	}
+}
+
+func TestReturn(t *testing.T) {
+	d := newMemDisk()
+	q := openMem(t, d, Config{MaxBytes: minMaxBytes})
+	add(t, q, 60, 1000) // several segments
+	take := func(want ...uint64) {
+		t.Helper()
+		for _, seq := range want {
+			if e, err := q.Next(done); err != nil || e.Seq != seq || !bytes.Equal(e.Payload, payloadOf(seq, 1000)) {
+				t.Fatalf("entry %d, %v, want %d", e.Seq, err, seq)
+			}
+		}
+	}
+	inFlight := func(want uint64) {
+		t.Helper()
+		if n := q.Stats().InFlight; n != want {
+			t.Fatalf("%d in flight, want %d", n, want)
+		}
+	}
+	take(upTo(1, 50)...)
+	q.Return(50)
+	take(50)
+	q.Ack(20)
+	for _, seq := range []uint64{40, 3, 20, 3, 51, 99, 0} {
+		q.Return(seq)
+	}
+	inFlight(47)
+	take(3)
+	inFlight(48)
+	q.Return(45) // beyond what Next is at
+	q.Ack(41)
+	inFlight(46)
+	take(40, 45, 51)
+	inFlight(49)
+	for seq := range uint64(51) {
+		if seq != 7 {
+			q.Return(seq + 1)
+			q.Ack(seq) // of what was returned, counts all the same
+		}
+	}
+	q.Close()
+	q = openMem(t, d, Config{MaxBytes: minMaxBytes})
+	take(7, 51, 52)
 }
 
 // One appends, one reads, and the acknowledgements come from a third.

@@ -10,7 +10,7 @@ type Reason uint8
 
 const (
 	Full    Reason = iota // dropped, as the oldest, to make room
-	Corrupt               // its record on the disk was damaged
+	Corrupt               // its record on the disk was damaged or could not be read
 )
 
 func (r Reason) String() string {

@@ -18,9 +18,9 @@ type Stats struct {
 	Pending  uint64 `json:"pending"`   // entries not acknowledged
 	InFlight uint64 `json:"in_flight"` // of these, handed out
 	Bytes    int64  `json:"bytes"`     // on disk
-	MaxBytes int64  `json:"max_bytes"`
+	MaxBytes int64  `json:"max_bytes"` // Config's, or what the file system allows
 
-	Dropped uint64 `json:"dropped"` // entries lost to MaxBytes since the queue was created
+	Dropped uint64 `json:"dropped"` // entries lost for want of room since the queue was created
 	Corrupt uint64 `json:"corrupt"` // entries lost to damage of the disk
 	Gaps    []Gap  `json:"gaps"`    // which these were: the last 32 runs
 
@@ -32,7 +32,8 @@ type Stats struct {
 	SyncErrors uint64 `json:"sync_errors"`
 	Written    uint64 `json:"written"` // bytes
 
-	// Err is why the queue cannot be written at present, nil when it can.
+	// Err is why the queue cannot be written at present, nil when it can: that is
+	// tried every few seconds.
 	Err error `json:"-"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -14,10 +15,11 @@ import (
 // reason, then the number goes to the next entry. The slice can be used again
 // afterwards.
 //
-// It waits for the disk, not for Next. When the queue would exceed
-// Config.MaxBytes, the oldest entries are dropped. After an error, such as of a
-// full or read-only disk, what is in the queue can be read, and a later Append
-// tries again; to start a new file, half a minute later at the latest.
+// It waits for the disk, not for Next. When the queue would exceed its size, or the
+// file system is full, the oldest entries are dropped; the package comment says
+// when it is the new one that is refused. After an error, such as of a full or
+// read-only disk, what is in the queue can be read, and a later Append tries again;
+// to start a new file, half a minute later at the latest.
 func (q *Queue) Append(encode func(seq uint64) ([]byte, error)) (seq uint64, err error) {
 	q.write.Lock()
 	defer q.write.Unlock()
@@ -32,20 +34,25 @@ func (q *Queue) Append(encode func(seq uint64) ([]byte, error)) (seq uint64, err
 	if most := min(maxPayload, q.maxBytes/4-headerLen); int64(len(payload)) > most {
 		return 0, fmt.Errorf("append to queue %s: %w: %d bytes, at most %d", q.dir, ErrTooLarge, len(payload), most)
 	}
-	if err := q.append(payload); err != nil {
+	err = q.append(payload)
+	if noSpace(err) {
+		if err = q.makeRoom(int64(headerLen+len(payload)), err); err == nil {
+			err = q.append(payload)
+		}
+	}
+	if err != nil {
+		q.refused = headerLen + len(payload)
 		q.fail("append", err)
 		return 0, fmt.Errorf("append to queue %s: %w", q.dir, err)
 	}
 	q.mu.Lock()
 	q.counts.appended++
-	failed := q.failure != nil
-	q.failure = nil
 	q.mu.Unlock()
-	if failed {
-		q.log.Info("queue can be written again", "queue", q.dir)
-	}
+	q.works()
 	return seq, nil
 }
+
+func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 func (q *Queue) append(payload []byte) error {
 	n := int64(headerLen + len(payload))
@@ -109,22 +116,95 @@ func (q *Queue) room(n int64) error {
 			}
 			continue
 		}
-		if err := q.drop(); err != nil {
+		if err := q.drop("queue"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// drop loses the oldest segment. The loss is on disk before the segment goes.
-func (q *Queue) drop() error {
+// makeRoom drops entries, the oldest first, for a record of n bytes on a file system
+// that is full. It returns that error when it must not.
+func (q *Queue) makeRoom(n int64, full error) error {
+	keep := q.kept
+	if len(q.segments) > 0 {
+		keep = max(keep, q.last().size)
+	}
+	droppable := func() bool { return len(q.segments) > 1 && q.bytes-q.segments[0].size >= keep }
+	now := q.timing.now()
+	if q.bytes >= q.full.again {
+		q.full.pause = 0
+	} else if now.Before(q.full.until) {
+		return full
+	}
+	if !droppable() {
+		return full
+	}
+	goal := q.bytes - max(n, q.segmentBytes/2)
+	q.full.again = (q.bytes + goal) / 2
+	q.full.pause = min(max(2*q.full.pause, maxRetries*q.timing.retry), maxPause)
+	q.full.until = now.Add(q.full.pause)
+	q.retry.at = time.Time{}
+	for q.bytes > goal && droppable() {
+		count := len(q.segments)
+		if q.suspect || q.last().f == nil {
+			if err := q.empty(); err != nil {
+				return err
+			}
+			if err := q.renew(); err != nil {
+				return err
+			}
+			count = len(q.segments)
+		}
+		if err := q.drop("file system"); err != nil {
+			return err
+		}
+		if len(q.segments) == count {
+			break
+		}
+	}
+	return nil
+}
+
+// empty gives the blocks of the oldest segment back before its loss is written, when
+// that needs them. Until it is, the reader finds that its entries are damaged, after
+// a crash too.
+func (q *Queue) empty() error {
+	s := q.segments[0]
+	f, err := q.disk.Open(s.name(), os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(0)
+	f.Close()
+	if err != nil {
+		return err
+	}
+	q.mu.Lock()
+	q.bytes -= s.size
+	s.size, s.synced = 0, 0
+	q.mu.Unlock()
+	return nil
+}
+
+// drop loses the oldest segment, because of what is full. The loss is on disk before
+// the segment goes.
+func (q *Queue) drop(full string) error {
 	lost := span{q.segments[0].base, q.segments[1].base - 1}
 	q.mu.Lock()
 	after := q.state.clone()
 	q.mu.Unlock()
 	after.lose(lost, Full)
 	s := q.last()
-	if err := q.put(after.append(nil, true, s.size == s.synced)); err != nil {
+	told := after.append(nil, true, s.size == s.synced)
+	err := q.put(told)
+	if noSpace(err) && !q.suspect {
+		if err := q.empty(); err != nil {
+			return err
+		}
+		err = q.put(told)
+	}
+	if err != nil {
 		return err
 	}
 	if err := q.flushAll(); err != nil {
@@ -132,11 +212,11 @@ func (q *Queue) drop() error {
 	}
 	q.mu.Lock()
 	n := q.state.lose(lost, Full)
-	q.pos = max(q.pos, q.state.cursor)
+	q.advance(q.pos)
 	q.wakeNext()
 	q.mu.Unlock()
 	if n > 0 {
-		q.log.Warn("queue full, oldest entries dropped", "queue", q.dir, "entries", n, "last", lost.last)
+		q.log.Warn(full+" full, oldest entries of the queue dropped", "queue", q.dir, "entries", n, "last", lost.last)
 	}
 	return q.reap()
 }
@@ -255,7 +335,7 @@ func (q *Queue) newSegment() error {
 	s := &segment{base: q.durable}
 	content := q.state.append(slices.Clone(q.unsynced), true, true) // all of it is synced before it gets its name
 	q.mu.Unlock()
-	f, err := q.disk.Open(newName, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	f, err := q.create()
 	if err != nil {
 		return err
 	}
@@ -279,15 +359,12 @@ func (q *Queue) newSegment() error {
 	// the place of one without events.
 	s.f, s.size = f, int64(len(content))
 	var old *segment
+	var cut file // what is unsynced in old goes once it is durable in the new one
 	if len(q.segments) > 0 {
 		old = q.last()
-		if old.f != nil {
-			if q.suspect && old.base != s.base && old.f.Truncate(old.synced) == nil {
-				q.mu.Lock()
-				q.bytes -= old.size - old.synced
-				old.size = old.synced
-				q.mu.Unlock()
-			}
+		if old.f != nil && q.suspect && old.base != s.base {
+			cut = old.f
+		} else if old.f != nil {
 			old.f.Close()
 		}
 	}
@@ -305,8 +382,17 @@ func (q *Queue) newSegment() error {
 	q.mu.Unlock()
 
 	err = q.disk.Sync()
+	cutOff := false
+	if cut != nil {
+		cutOff = err == nil && cut.Truncate(old.synced) == nil
+		cut.Close()
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if cutOff {
+		q.bytes -= old.size - old.synced
+		old.size = old.synced
+	}
 	if err != nil {
 		q.suspect = true
 		q.counts.syncErrors++
@@ -316,11 +402,48 @@ func (q *Queue) newSegment() error {
 	return nil
 }
 
+// create makes the file for a new segment. What is there under its name, a link of
+// another user's too, is not written to.
+func (q *Queue) create() (file, error) {
+	if err := q.disk.Remove(newName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return q.disk.Open(newName, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+}
+
+// probe tries whether what was refused could be written, without an event to write.
+func (q *Queue) probe() error {
+	if len(q.segments) == 0 || q.last().f == nil || q.suspect {
+		if err := q.renew(); err != nil {
+			return err
+		}
+	}
+	f, err := q.create()
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(make([]byte, max(q.refused, 1)), 0)
+	f.Close()
+	return errors.Join(err, q.disk.Remove(newName))
+}
+
+// works notes that the queue can be written.
+func (q *Queue) works() {
+	q.mu.Lock()
+	failed := q.failure != nil
+	q.failure = nil
+	q.mu.Unlock()
+	if failed {
+		q.log.Info("queue can be written again", "queue", q.dir)
+	}
+}
+
 // fail notes why the queue cannot be written.
 func (q *Queue) fail(what string, err error) {
 	q.mu.Lock()
 	first := q.failure == nil
 	q.failure = err
+	q.arm(q.timing.interval)
 	q.mu.Unlock()
 	if first {
 		q.log.Error("queue cannot be written", "queue", q.dir, "doing", what, "error", err)
@@ -328,7 +451,7 @@ func (q *Queue) fail(what string, err error) {
 }
 
 // arm makes tick run after d, or sooner; mu is held. There is no timer running
-// while there is nothing to write.
+// while there is nothing to write and nothing failed.
 func (q *Queue) arm(d time.Duration) {
 	if !q.armed && !q.closed {
 		q.armed = true
@@ -336,21 +459,38 @@ func (q *Queue) arm(d time.Duration) {
 	}
 }
 
-// tick writes what has waited for an interval.
+// tick writes what has waited for an interval. After a failure it tries every few
+// intervals, until it succeeds.
 func (q *Queue) tick() {
 	q.write.Lock()
 	defer q.write.Unlock()
 	q.mu.Lock()
 	q.armed = false
-	closed := q.closed
+	closed, failing := q.closed, q.failure != nil
 	q.mu.Unlock()
 	if closed {
 		return
 	}
-	wait := q.timing.interval - q.timing.now().Sub(q.lastSync)
-	if err := q.settle(wait <= 0); err != nil {
+	now := q.timing.now()
+	wait := q.timing.interval - now.Sub(q.lastSync)
+	if failing {
+		if now.Before(q.probed.Add(probeEvery * q.timing.interval)) {
+			q.mu.Lock()
+			q.arm(q.timing.interval)
+			q.mu.Unlock()
+			return
+		}
+		q.probed = now
+	}
+	err := q.settle(wait <= 0)
+	if err == nil && failing {
+		if err = q.probe(); err == nil {
+			q.works()
+		}
+	}
+	if err != nil {
 		q.fail("write", err)
-		wait = q.timing.interval
+		return
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
