@@ -289,11 +289,13 @@ func (r *rower) row(i int32, c *conn, time int64, ended bool) *Row {
 		s.src, s.dst = 0, 0
 	}
 	err := s.flag.errorKind()
+	enters := !c.counted && (ended || c.looked != [2]bool{})
+	c.counted = c.counted || enters
 	if r.time != nil {
-		s.time = r.time.measure(c, time, err, ended)
+		s.time = r.time.measure(c, time, err, enters)
 	}
 	if r.host != nil {
-		s.host = r.host.measure(c, time, err, ended)
+		s.host = r.host.measure(c, time, err, enters)
 	}
 	o := &r.out
 	o.Kind, o.Time, o.Start, o.End, o.Ended = ConnectionRow, time, c.start, c.last, ended

@@ -3,6 +3,7 @@ package features
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/picket-ids/picket/capture"
 )
@@ -32,8 +33,10 @@ const (
 	icmp
 	numClasses
 	// active is the list of all connections by the next row they owe while
-	// they last.
-	active = numClasses
+	// they last, early that of those which owe one ahead of their timeout.
+	active   = numClasses
+	early    = numClasses + 1
+	numLists = numClasses + 2
 )
 
 var timeouts = [numClasses + 1]int64{
@@ -113,11 +116,14 @@ type conn struct {
 	urgent     uint32
 	icmpErrors uint32 // ICMP errors that quote it
 	tunnel     capture.TunnelKind
-	links      [2]link
+	waits      bool    // in the list early
+	looked     [2]bool // has had its early row: before it closed, since
+	counted    bool    // in the windows
+	links      [3]link
 }
 
 // link chains a connection into a list: links[0] that of its class, links[1]
-// that of the active timeout.
+// that of the active timeout, links[2] that of early rows.
 type link struct {
 	due        int64 // ns, its deadline
 	prev, next int32 // -1 at the ends
@@ -187,6 +193,10 @@ type Row struct {
 	Values []float32
 }
 
+// Silent reports whether nothing came since the connection's row before, so that this
+// one says nothing new.
+func (r *Row) Silent() bool { return r.Serial > 0 && r.Packets == [2]uint64{} }
+
 // Config says what a Tracker computes and how much it may hold.
 type Config struct {
 	// Columns names the features of a row, in order.
@@ -194,9 +204,14 @@ type Config struct {
 	// MaxConnections bounds the connections tracked at a time; 0 means
 	// DefaultMaxConnections. Past it the one idle longest gives its row early.
 	MaxConnections int
+	// Early, when not 0, is how long a connection that is not established must be
+	// quiet to give a row ahead of its timeout: one before it is closed, one
+	// after. It counts in the windows from then on. Its last row is Silent unless more
+	// came.
+	Early time.Duration
 }
 
-// DefaultMaxConnections takes about 9 MB when full, and 26 MB with the columns of
+// DefaultMaxConnections takes about 10 MB when full, and 29 MB with the columns of
 // all groups.
 const DefaultMaxConnections = 1 << 15
 
@@ -216,7 +231,8 @@ type Stats struct {
 // give the same rows.
 type Tracker struct {
 	conns *table[connKey, conn]
-	lists [numClasses + 1]list
+	lists [numLists]list
+	early int64 // ns, see Config
 	now   int64
 	due   int64 // no deadline is earlier
 	rows  rower
@@ -233,11 +249,14 @@ func NewTracker(cfg Config, emit func(*Row)) (*Tracker, error) {
 	if limit < 1 || limit > 1<<24 {
 		return nil, fmt.Errorf("%d connections at a time: give a number from 1 to %d", limit, 1<<24)
 	}
+	if cfg.Early < 0 {
+		return nil, fmt.Errorf("rows %v early: give a time from 0", cfg.Early)
+	}
 	rows, err := newRower(cfg.Columns)
 	if err != nil {
 		return nil, err
 	}
-	t := &Tracker{conns: newTable[connKey, conn](limit), rows: rows, emit: emit}
+	t := &Tracker{conns: newTable[connKey, conn](limit), early: int64(cfg.Early), rows: rows, emit: emit}
 	for i := range t.lists {
 		t.lists[i] = list{-1, -1}
 	}
@@ -395,6 +414,28 @@ func (t *Tracker) update(i int32, c *conn, p *capture.Packet, side int) {
 		c.class = next
 		t.push(next, i, c)
 	}
+	if t.early > 0 {
+		t.await(i, c)
+	}
+}
+
+// await gives c the deadline of an early row, if it is to have one.
+func (t *Tracker) await(i int32, c *conn) {
+	if c.waits {
+		t.unlink(early, c)
+	}
+	c.waits = c.class != established && !c.looked[c.phase()]
+	if c.waits {
+		t.pushAt(early, i, c, t.now+t.early)
+	}
+}
+
+// phase is 1 for a connection that is closed.
+func (c *conn) phase() int {
+	if c.class == closed {
+		return 1
+	}
+	return 0
 }
 
 // tcpClass returns the timeout class of c after p and whether p renews it.
@@ -453,11 +494,18 @@ func (t *Tracker) expire(now int64) {
 			return
 		}
 		i := t.lists[first].head
-		if first != active {
+		c := t.conns.at(i)
+		switch first {
+		default:
 			t.end(i, due)
 			continue
+		case early:
+			t.unlink(early, c)
+			c.waits, c.looked[c.phase()] = false, true
+			t.row(i, c, due, false)
+			continue
+		case active:
 		}
-		c := t.conns.at(i)
 		t.unlink(active, c)
 		t.pushAt(active, i, c, due+activeTimeout)
 		// A connection silent for half of its timeout is more likely over than
@@ -474,6 +522,9 @@ func (t *Tracker) end(i int32, time int64) {
 	c := t.conns.at(i)
 	t.unlink(c.class, c)
 	t.unlink(active, c)
+	if c.waits {
+		t.unlink(early, c)
+	}
 	t.row(i, c, time, true)
 	t.conns.remove(i)
 }
@@ -498,8 +549,11 @@ func (t *Tracker) idlest() int32 {
 }
 
 func (c *conn) link(l class) *link {
-	if l == active {
+	switch l {
+	case active:
 		return &c.links[1]
+	case early:
+		return &c.links[2]
 	}
 	return &c.links[0]
 }
