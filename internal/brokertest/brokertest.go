@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -36,6 +37,9 @@ func Tool(t testing.TB, name string) string {
 	return path
 }
 
+// subscriberID is the client identifier of a Subscriber.
+const subscriberID = "subscriber"
+
 // Mosquitto is a broker of its own process on a loopback port.
 type Mosquitto struct {
 	t    testing.TB
@@ -44,7 +48,7 @@ type Mosquitto struct {
 	cmd  *exec.Cmd
 	gone chan struct{} // closed when the process has ended
 
-	suback chan struct{} // receives when the broker has granted a subscription
+	suback chan struct{} // receives when the broker has granted the Subscriber its subscription
 }
 
 // Start starts a broker whose listener has the given further lines of
@@ -57,7 +61,7 @@ func Start(t testing.TB, lines ...string) *Mosquitto {
 		more += "\nallow_anonymous true"
 	}
 	dir := t.TempDir()
-	m := &Mosquitto{t: t, suback: make(chan struct{}, 100), conf: filepath.Join(dir, "mosquitto.conf")}
+	m := &Mosquitto{t: t, suback: make(chan struct{}, 1), conf: filepath.Join(dir, "mosquitto.conf")}
 	t.Cleanup(m.Kill)
 	var err error
 	for range 5 { // the free port may be taken before mosquitto binds it
@@ -99,8 +103,11 @@ func (m *Mosquitto) Restart() error {
 		up := false
 		for sc := bufio.NewScanner(stderr); sc.Scan(); {
 			if up {
-				if strings.Contains(sc.Text(), ": Sending SUBACK to ") {
-					m.suback <- struct{}{}
+				if strings.HasSuffix(sc.Text(), ": Sending SUBACK to "+subscriberID) {
+					select {
+					case m.suback <- struct{}{}:
+					default: // it comes back more often than anybody waits for it
+					}
 				}
 				continue
 			}
@@ -155,6 +162,7 @@ func FreeAddr(t testing.TB) string {
 // Subscriber is a mosquitto_sub with a persistent session at QoS 1.
 type Subscriber struct {
 	Payloads chan string // "<retained> <topic> <payload>"
+	Stop     func()      // ends it before the test does; the broker keeps its session
 }
 
 // Subscribe starts one and returns when the broker has granted the subscription.
@@ -162,7 +170,7 @@ func (m *Mosquitto) Subscribe(t testing.TB, topic string) *Subscriber {
 	t.Helper()
 	host, port, _ := net.SplitHostPort(m.Addr)
 	cmd := exec.Command(Tool(t, "mosquitto_sub"), "-h", host, "-p", port,
-		"-i", "subscriber", "-c", "-q", "1", "-t", topic, "-F", "MESSAGE %r %t %p")
+		"-i", subscriberID, "-c", "-q", "1", "-t", topic, "-F", "MESSAGE %r %t %p")
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -181,10 +189,11 @@ func (m *Mosquitto) Subscribe(t testing.TB, topic string) *Subscriber {
 			}
 		}
 	}()
-	t.Cleanup(func() {
+	s.Stop = sync.OnceFunc(func() {
 		cmd.Process.Kill()
 		<-gone
 	})
+	t.Cleanup(s.Stop)
 	select {
 	case <-m.suback:
 	case <-gone:
@@ -215,4 +224,17 @@ func (s *Subscriber) Want(t testing.TB, n int, ok func(string) bool) (duplicates
 		}
 	}
 	return duplicates
+}
+
+// Publish has mosquitto_pub publish one message at QoS 1.
+func (m *Mosquitto) Publish(t testing.TB, topic, payload string, retained bool) {
+	t.Helper()
+	host, port, _ := net.SplitHostPort(m.Addr)
+	args := []string{"-h", host, "-p", port, "-q", "1", "-t", topic, "-m", payload}
+	if retained {
+		args = append(args, "-r")
+	}
+	if out, err := exec.Command(Tool(t, "mosquitto_pub"), args...).CombinedOutput(); err != nil {
+		t.Fatalf("mosquitto_pub: %v: %s", err, out)
+	}
 }

@@ -31,6 +31,8 @@ var fast = timing{
 	backoffMax: 100 * time.Millisecond,
 	ack:        patience,
 	write:      time.Second,
+	settle:     50 * time.Millisecond,
+	spread:     5 * time.Millisecond,
 }
 
 func TestMain(m *testing.M) {
@@ -62,7 +64,7 @@ func leaked() string {
 }
 
 func config(m *brokertest.Mosquitto) Config {
-	return Config{URL: "mqtt://" + m.Addr, Gateway: "gw-17"}
+	return Config{URLs: []string{"mqtt://" + m.Addr}, Gateway: "gw-17"}
 }
 
 // fakeBroker serves each connection with one of the scripts, in turn.
@@ -138,24 +140,24 @@ func mustDial(t testing.TB, config Config, tm timing) *Client {
 }
 
 func dialWith(config Config, tm timing) (*Client, error) {
-	tg, err := config.resolve(func(string) string { return "" })
+	targets, err := config.resolve(noEnv, nil)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return dial(ctx, config, tg, tm)
+	return dial(ctx, config, targets, tm)
 }
 
 // pki is a certificate authority in a directory.
 type pki struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-func newPKI(t *testing.T) *pki {
+func newPKI(t testing.TB) *pki {
 	t.Helper()
 	p := &pki{t: t, dir: t.TempDir()}
 	p.issue("ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})

@@ -1,11 +1,12 @@
 package mqtt
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -14,8 +15,6 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
-
-	paho "github.com/eclipse/paho.mqtt.golang"
 )
 
 // maxPayload leaves room for the topic in the largest packet of MQTT 3.1.1,
@@ -37,15 +36,20 @@ type Message struct {
 	// A PUBACK says that the broker has the message, not that somebody reads it:
 	// MQTT 3.1.1 brokers also acknowledge what their access list then discards.
 	Acked func()
+	// Dropped, when not nil, is called instead of Acked, and under the same rules, for
+	// a message of QoS 1 that the client gives up: one at which brokers close the
+	// connection while they take others.
+	Dropped func(reason error)
 }
 
 // Client publishes over one connection at a time and opens the next when one is
 // lost, after a growing, jittered delay. It is safe for concurrent use.
 type Client struct {
-	config Config
-	target *target
-	timing timing
-	log    *slog.Logger
+	config  Config
+	targets []*target
+	filters map[string]func(topic string, payload []byte, retained bool)
+	timing  timing
+	log     *slog.Logger
 
 	slots   chan struct{} // an element per accepted message, so that Publish blocks when full
 	closing chan struct{} // closed by the first Close
@@ -53,66 +57,177 @@ type Client struct {
 	stop    context.CancelFunc
 	done    chan struct{} // closed when run has ended
 
-	mu      sync.Mutex
-	pending []*Message    // accepted and not acknowledged, in order of Publish
-	next    int           // index in pending of the first not yet given to session
-	session *session      // nil while there is no connection
-	wake    chan struct{} // tells the session's writer that pending has grown
-	down    error         // why there is no connection
-	closed  bool
+	// run's own.
+	turn  int             // index in targets of the one to connect to next
+	told  map[string]bool // causes of trouble logged since all was well
+	quiet bool            // nothing was logged since "connected"
+
+	mu         sync.Mutex
+	pending    []*entry        // accepted and not acknowledged, in order of Publish
+	next       int             // index in pending of the first not yet given to session
+	suspect    bool            // the last connection was closed by the broker before it acknowledged anything
+	alone      bool            // one at a time, to find the message at which brokers close connections
+	session    *session        // nil while there is no connection
+	wake       chan struct{}   // tells the session's writer that there is something to do
+	due        bool            // Birth's messages are to be published
+	dueTopics  []string        // these of them; nil: all
+	strikes    map[string]int  // connections that ended at an announcement, by topic
+	refused    map[string]bool // topics of announcements given up
+	reannounce *time.Timer     // runs after Home Assistant has come up
+	down       error           // why there is no connection
+	closed     bool
+	stats      Stats
 }
+
+// Stats are counters since the start, but for the first three fields.
+type Stats struct {
+	Connected      bool
+	Broker         string // host:port of the present or last connection or attempt
+	Unacknowledged int    // messages of QoS 1 accepted and neither acknowledged nor dropped
+	Attempts       uint64 // to connect
+	Connections    uint64 // of these, that a broker accepted
+	Acknowledged   uint64 // messages of Publish at QoS 1
+	Dropped        uint64 // given up, see Message.Dropped
+	Err            error  // why there is no connection; nil when Connected
+}
+
+// kind says where an entry comes from.
+type kind uint8
+
+const (
+	queued       kind = iota // Publish; holds a slot
+	farewell                 // Config.Farewell
+	announcement             // Config.Birth
+	subscription
+)
+
+// entry is a message on its way, or a subscription.
+type entry struct {
+	Message
+	kind    kind
+	filters map[string]func(topic string, payload []byte, retained bool) // of a subscription
+	strikes int                                                          // connections that the broker closed at this one
+}
+
+// maxStrikes is how many connections in a row a broker must close at a message
+// before others are tried without it.
+const maxStrikes = 5
+
+// subscribeKey stands for the subscription among topics, which are never empty.
+const subscribeKey = ""
 
 // timing is what tests shorten.
 type timing struct {
 	backoffMin, backoffMax time.Duration // between attempts to reconnect
 	ack                    time.Duration // silence while acknowledgements are due, after which a connection is given up
 	write                  time.Duration // for one packet to leave
+	settle                 time.Duration // of quiet before a suspected message is tried again
+	spread                 time.Duration // the longest wait before a newly started Home Assistant is answered
 }
 
 var defaultTiming = timing{
 	backoffMin: 500 * time.Millisecond,
-	backoffMax: 30 * time.Second,
+	backoffMax: time.Minute,
 	ack:        30 * time.Second,
 	write:      10 * time.Second,
+	settle:     2 * time.Second,
+	spread:     10 * time.Second,
 }
 
-// Dial connects once and returns the error of that when it fails; later failures
+// Dial tries each broker once and returns the errors when all fail; later failures
 // are retried until Close. The end of ctx ends Dial, not the Client.
 func Dial(ctx context.Context, c Config) (*Client, error) {
-	t, err := c.resolve(os.Getenv)
+	targets, err := c.resolve(os.Getenv, os.Args)
 	if err != nil {
 		return nil, err
 	}
-	return dial(ctx, c, t, defaultTiming)
+	return dial(ctx, c, targets, defaultTiming)
 }
 
-func dial(ctx context.Context, config Config, t *target, tm timing) (*Client, error) {
+// Start returns at once and connects in the background, for as long as it takes.
+// Its error is Config's.
+func Start(c Config) (*Client, error) {
+	targets, err := c.resolve(os.Getenv, os.Args)
+	if err != nil {
+		return nil, err
+	}
+	return start(c, targets, defaultTiming), nil
+}
+
+func dial(ctx context.Context, config Config, targets []*target, tm timing) (*Client, error) {
+	c := newClient(config, targets, tm)
+	s, err := c.round(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.goRun(s)
+	return c, nil
+}
+
+func start(config Config, targets []*target, tm timing) *Client {
+	c := newClient(config, targets, tm)
+	c.down = errNotYet
+	c.goRun(nil)
+	return c
+}
+
+func newClient(config Config, targets []*target, tm timing) *Client {
 	c := &Client{
 		config:  config,
-		target:  t,
+		targets: targets,
+		filters: maps.Clone(config.Subscribe),
 		timing:  tm,
 		log:     config.Logger,
-		slots:   make(chan struct{}, t.inFlight),
+		slots:   make(chan struct{}, config.inFlight()),
 		closing: make(chan struct{}),
 		idle:    make(chan struct{}),
 		done:    make(chan struct{}),
+		told:    map[string]bool{},
+		strikes: map[string]int{},
+		refused: map[string]bool{},
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	s, err := connect(ctx, t, tm.write)
-	if err != nil {
-		return nil, err
+	if c.filters == nil {
+		c.filters = map[string]func(string, []byte, bool){}
 	}
-	c.log.Info("connected to MQTT broker", "broker", t.addr, "client", t.clientID)
-	if t.password != "" && t.tls == nil && !isLoopback(t.url.Hostname()) {
-		c.log.Warn("the MQTT password crosses the network in clear text: write mqtts:// or wss://", "broker", t.addr)
+	if h := config.HomeAssistant; h != nil {
+		c.filters[h.statusTopic()] = c.homeAssistantIs
 	}
+	if w := config.Will; w != nil && config.Birth != nil {
+		// The node of a cluster that has lost this client may say so after the next
+		// node has heard its birth.
+		c.filters[w.Topic] = func(_ string, payload []byte, retained bool) {
+			if !retained && bytes.Equal(payload, w.Payload) {
+				c.Announce(w.Topic)
+			}
+		}
+	}
+	for filter, handler := range c.filters {
+		c.filters[filter] = func(topic string, payload []byte, retained bool) {
+			select {
+			case <-c.closing:
+			default:
+				handler(topic, payload, retained)
+			}
+		}
+	}
+	for _, t := range targets {
+		if t.password != "" && t.tls == nil && !isLoopback(t.url.Hostname()) {
+			c.log.Warn("the MQTT password crosses the network in clear text: write mqtts:// or wss://", "broker", t.addr)
+		}
+	}
+	return c
+}
+
+func (c *Client) goRun(s *session) {
 	running, stop := context.WithCancel(context.Background())
 	c.stop = stop
-	c.attach(s)
+	if s != nil {
+		c.attach(s)
+	}
 	go c.run(running, s)
-	return c, nil
 }
 
 func isLoopback(host string) bool {
@@ -142,6 +257,9 @@ func (c *Client) Publish(ctx context.Context, m Message) error {
 	select {
 	case c.slots <- struct{}{}:
 	default:
+		if m.QoS == 0 && !c.Stats().Connected {
+			return fmt.Errorf("publish to %s: %w", m.Topic, ErrOffline)
+		}
 		select {
 		case c.slots <- struct{}{}:
 		case <-c.closing:
@@ -158,19 +276,63 @@ func (c *Client) Publish(ctx context.Context, m Message) error {
 		err = ErrClosed
 	case ctx.Err() != nil:
 		err = ctx.Err()
-	case m.QoS == 0 && c.session == nil:
+	case m.QoS == 0 && (c.session == nil || c.alone):
 		err = ErrOffline
 	}
 	if err != nil {
 		<-c.slots
 		return fmt.Errorf("publish to %s: %w", m.Topic, err)
 	}
-	c.pending = append(c.pending, &m)
+	c.pending = append(c.pending, &entry{Message: m})
+	c.wakeWriter()
+	return nil
+}
+
+// Announce publishes Birth's messages to the given topics again, all of them when
+// none is given. Without a connection it does nothing: the next one carries them.
+// It never blocks.
+func (c *Client) Announce(topics ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == nil || c.closed {
+		return
+	}
+	switch {
+	case len(topics) == 0:
+		c.dueTopics = nil
+	case !c.due:
+		c.dueTopics = slices.Clone(topics)
+	case c.dueTopics != nil:
+		for _, t := range topics {
+			if !slices.Contains(c.dueTopics, t) {
+				c.dueTopics = append(c.dueTopics, t)
+			}
+		}
+	}
+	c.due = true
+	c.wakeWriter()
+}
+
+// homeAssistantIs hears the birth and will of Home Assistant. It answers a birth
+// after a while, as Home Assistant asks, since every device of the site does.
+func (c *Client) homeAssistantIs(_ string, payload []byte, retained bool) {
+	if retained || string(payload) != Online {
+		return // what is retained was so before this connection's announcement
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reannounce != nil {
+		c.reannounce.Stop()
+	}
+	c.reannounce = time.AfterFunc(rand.N(c.timing.spread), func() { c.Announce(c.config.HomeAssistant.configTopic(&c.config)) })
+}
+
+// wakeWriter needs mu.
+func (c *Client) wakeWriter() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 func (m *Message) check() error {
@@ -189,7 +351,8 @@ func (m *Message) check() error {
 	return nil
 }
 
-// Unacknowledged returns how many QoS 1 messages were accepted and not acknowledged.
+// Unacknowledged returns how many QoS 1 messages were accepted and neither
+// acknowledged nor dropped.
 func (c *Client) Unacknowledged() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -198,22 +361,40 @@ func (c *Client) Unacknowledged() int {
 
 func (c *Client) unacknowledged() int {
 	n := 0
-	for _, m := range c.pending {
-		if m.QoS > 0 {
+	for _, e := range c.pending {
+		if e.QoS > 0 && e.kind == queued {
 			n++
 		}
 	}
 	return n
 }
 
-// Close refuses new messages, waits until all accepted ones are acknowledged or
-// ctx ends, and disconnects. It returns how many were not acknowledged, with
-// an error that says why when that is not 0. It is safe to call twice.
+// Stats returns the counters.
+func (c *Client) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	s.Connected, s.Unacknowledged, s.Err = c.session != nil, c.unacknowledged(), c.down
+	return s
+}
+
+// Close refuses new messages, waits until all accepted ones are acknowledged, then
+// the farewell, or until ctx ends, and disconnects. It returns how many accepted
+// ones were not acknowledged, with an error that says why when that is not 0. When ctx
+// ends first, the connection does so without DISCONNECT, and the broker publishes the
+// will. It is safe to call twice.
 func (c *Client) Close(ctx context.Context) (unacknowledged int, err error) {
 	c.mu.Lock()
 	if !c.closed {
 		c.closed = true
 		close(c.closing)
+		if c.reannounce != nil {
+			c.reannounce.Stop()
+		}
+		for _, m := range c.config.Farewell {
+			c.pending = append(c.pending, &entry{Message: m, kind: farewell})
+		}
+		c.wakeWriter()
 		c.checkIdle()
 	}
 	c.mu.Unlock()
@@ -244,237 +425,22 @@ func (c *Client) Close(ctx context.Context) (unacknowledged int, err error) {
 func (c *Client) state() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session == nil && c.down != nil {
+	if c.session == nil {
 		return c.down.Error()
 	}
-	return "connected to MQTT broker " + c.target.addr
+	return "connected to MQTT broker " + c.session.target.addr
 }
 
 // checkIdle needs mu.
 func (c *Client) checkIdle() {
-	if c.closed && len(c.pending) == 0 {
-		select {
-		case <-c.idle:
-		default:
-			close(c.idle)
-		}
+	if !c.closed || c.unacknowledged() > 0 || c.session != nil && len(c.pending) > 0 {
+		return
 	}
-}
-
-// run owns the connection: it serves one until it is lost, then opens the next.
-func (c *Client) run(ctx context.Context, s *session) {
-	defer close(c.done)
-	b := backoff{min: c.timing.backoffMin, max: c.timing.backoffMax}
-	for {
-		began := time.Now()
-		acked, err := c.serve(ctx, s)
-		if ctx.Err() != nil {
-			return
-		}
-		c.log.Warn("MQTT connection lost", "error", err, "unacknowledged", c.Unacknowledged())
-		// A broker that accepts a connection and then drops it at the first message
-		// must not be asked again at once, so being connected is not progress.
-		if acked || time.Since(began) > b.max {
-			b.next = 0
-		}
-		if s = c.reconnect(ctx, &b); s == nil {
-			return
-		}
-		c.attach(s)
-	}
-}
-
-// reconnect tries until it has a connection, or returns nil when ctx ends.
-func (c *Client) reconnect(ctx context.Context, b *backoff) *session {
-	began, attempts := time.Now(), 0
-	for last := ""; ; {
-		select {
-		case <-time.After(b.delay()):
-		case <-ctx.Done():
-			return nil
-		}
-		attempts++
-		s, err := connect(ctx, c.target, c.timing.write)
-		if ctx.Err() != nil {
-			if err == nil {
-				s.hangUp(disconnectGrace)
-			}
-			return nil
-		}
-		if err == nil {
-			c.log.Info("reconnected to MQTT broker", "broker", c.target.addr,
-				"after", time.Since(began).Round(time.Millisecond), "attempts", attempts, "unacknowledged", c.Unacknowledged())
-			return s
-		}
-		if err.Error() != last {
-			last = err.Error()
-			c.log.Warn("MQTT broker unreachable, retrying", "error", err)
-		}
-		c.mu.Lock()
-		c.down = err
-		c.mu.Unlock()
-	}
-}
-
-func (c *Client) attach(s *session) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.session, c.next, c.down = s, 0, nil
-	c.wake = make(chan struct{}, 1)
-	c.wake <- struct{}{} // all that is pending is sent again
-}
-
-// detach forgets the connection, and what was to be sent at most once with it.
-func (c *Client) detach(why error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.session, c.next, c.down = nil, 0, why
-	c.pending = slices.DeleteFunc(c.pending, func(m *Message) bool {
-		if m.QoS == 0 {
-			<-c.slots
-		}
-		return m.QoS == 0
-	})
-	c.checkIdle()
-}
-
-// sent is a message given to paho.
-type sent struct {
-	message *Message
-	token   paho.Token
-}
-
-// serve publishes what is pending and takes the acknowledgements, in the order
-// in which brokers must give them (MQTT 3.1.1, section 4.6), until the connection
-// is lost or ctx ends. It reports whether any came.
-func (c *Client) serve(ctx context.Context, s *session) (acked bool, err error) {
-	flight := make(chan sent, c.target.inFlight+1) // never full: a message in it is pending
-	stop, written := make(chan struct{}), make(chan struct{})
-	c.mu.Lock()
-	wake := c.wake
-	c.mu.Unlock()
-	go func() {
-		defer close(written)
-		c.write(s, flight, wake, stop)
-	}()
-	silence := time.NewTimer(c.timing.ack)
-	defer silence.Stop()
-
-	var head sent
-	for err == nil {
-		select {
-		case head = <-flight:
-			silence.Reset(c.timing.ack)
-			select {
-			case <-head.token.Done():
-				if err = head.token.Error(); err == nil {
-					acked = true
-					c.complete(head.message)
-					head = sent{}
-				}
-			case err = <-s.lost:
-			case <-silence.C:
-				err = errNoAck
-			case <-ctx.Done():
-				err = ctx.Err()
-			}
-		case err = <-s.lost:
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-	}
-
-	close(stop)
-	if ctx.Err() != nil && c.Unacknowledged() == 0 {
-		s.hangUp(disconnectGrace)
-	} else {
-		s.hangUp(0)
-	}
-	// The writer may hang in paho for the write timeout when the connection was
-	// lost at that moment; what it still gives to paho comes to nothing.
 	select {
-	case <-written:
-	case <-time.After(disconnectGrace):
+	case <-c.idle:
+	default:
+		close(c.idle)
 	}
-	// paho settles all tokens before it reports a loss, so that what was
-	// acknowledged behind head is known.
-	for {
-		if m := head.message; m != nil {
-			select {
-			case <-head.token.Done():
-				if head.token.Error() == nil {
-					acked = true
-					c.complete(m)
-				}
-			default:
-			}
-		}
-		select {
-		case head = <-flight:
-			continue
-		default:
-		}
-		break
-	}
-	err = lostError(c.target, err)
-	c.detach(err)
-	return acked, err
-}
-
-// lostError says why a connection ended.
-func lostError(t *target, err error) error {
-	cause := err.Error()
-	if errors.Is(err, io.EOF) {
-		cause = "closed by the broker"
-	}
-	return fmt.Errorf("%w: MQTT broker %s: %s", errLost, t.addr, cause)
-}
-
-// write gives pending messages to s, in order, until stop.
-func (c *Client) write(s *session, flight chan<- sent, wake, stop <-chan struct{}) {
-	for {
-		select {
-		case <-stop:
-			return
-		case <-wake:
-		}
-		for m := c.take(s); m != nil; m = c.take(s) {
-			flight <- sent{m, s.publish(m)}
-			select {
-			case <-stop:
-				return
-			default:
-			}
-		}
-	}
-}
-
-// take returns the next message for s, nil when there is none or s is over.
-func (c *Client) take(s *session) *Message {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.session != s || c.next == len(c.pending) {
-		return nil
-	}
-	c.next++
-	return c.pending[c.next-1]
-}
-
-// complete forgets m, which is acknowledged or, at QoS 0, sent.
-func (c *Client) complete(m *Message) {
-	if m.QoS > 0 && m.Acked != nil {
-		m.Acked()
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if i := slices.Index(c.pending, m); i >= 0 {
-		c.pending = slices.Delete(c.pending, i, i+1)
-		if i < c.next {
-			c.next--
-		}
-		<-c.slots
-	}
-	c.checkIdle()
 }
 
 // backoff doubles delays from min to max, each shortened at random by up to a

@@ -241,7 +241,7 @@ func TestNoFalseAcknowledgement(t *testing.T) {
 			close(proceed)
 			untilClosed(c)
 		})
-	c := mustDial(t, Config{URL: "mqtt://" + addr, Gateway: "g"}, fast)
+	c := mustDial(t, Config{URLs: []string{"mqtt://" + addr}, Gateway: "g"}, fast)
 	for i := range n {
 		if err := c.Publish(within(t, patience), Message{Topic: "t", Payload: fmt.Append(nil, i), QoS: 1, Acked: func() { acked.Add(1) }}); err != nil {
 			t.Fatal(err)
@@ -270,7 +270,7 @@ func TestSilentBrokerIsLeft(t *testing.T) {
 		})
 	tm := fast
 	tm.ack = 50 * time.Millisecond
-	c := mustDial(t, Config{URL: "mqtt://" + addr, Gateway: "g"}, tm)
+	c := mustDial(t, Config{URLs: []string{"mqtt://" + addr}, Gateway: "g"}, tm)
 	ctx := within(t, patience)
 	if err := c.Publish(ctx, Message{Topic: "t", QoS: 1}); err != nil {
 		t.Fatal(err)
@@ -285,7 +285,7 @@ func TestSilentBrokerIsLeft(t *testing.T) {
 func TestCloseIsBounded(t *testing.T) {
 	t.Parallel()
 	addr := fakeBroker(t, func(c net.Conn) { connack(c, 0); untilClosed(c) })
-	c := mustDial(t, Config{URL: "mqtt://" + addr, Gateway: "g"}, fast)
+	c := mustDial(t, Config{URLs: []string{"mqtt://" + addr}, Gateway: "g"}, fast)
 	if err := c.Publish(within(t, patience), Message{Topic: "t", QoS: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +306,7 @@ func TestPeerThatReadsNothing(t *testing.T) {
 	release := make(chan struct{})
 	addr := fakeBroker(t, func(c net.Conn) { connack(c, 0); <-release })
 	t.Cleanup(func() { close(release) })
-	c := mustDial(t, Config{URL: "mqtt://" + addr, Gateway: "g"}, fast)
+	c := mustDial(t, Config{URLs: []string{"mqtt://" + addr}, Gateway: "g"}, fast)
 	big := make([]byte, 8<<20)
 	for range 3 {
 		if err := c.Publish(within(t, patience), Message{Topic: "t", Payload: big, QoS: 1}); err != nil {
@@ -326,7 +326,7 @@ func TestQoS0Offline(t *testing.T) {
 	t.Parallel()
 	lost := make(chan struct{})
 	addr := fakeBroker(t, func(c net.Conn) { connack(c, 0); <-lost })
-	c := mustDial(t, Config{URL: "mqtt://" + addr, Gateway: "g"}, fast)
+	c := mustDial(t, Config{URLs: []string{"mqtt://" + addr}, Gateway: "g"}, fast)
 	close(lost)
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		err := c.Publish(context.Background(), Message{Topic: "t"})
@@ -347,7 +347,7 @@ func TestWebSocket(t *testing.T) {
 	m := brokertest.Start(t, "protocol websockets",
 		"listener "+strings.TrimPrefix(brokertest.FreeAddr(t), "127.0.0.1:")+" 127.0.0.1") // mosquitto 2.0.11 ends without a plain one
 	config := config(m)
-	config.URL = "ws://" + m.Addr
+	config.URLs = []string{"ws://" + m.Addr}
 	config.KeepAlive = time.Second
 	c := mustDial(t, config, fast)
 	ctx := within(t, patience)
@@ -364,7 +364,7 @@ func TestWebSocket(t *testing.T) {
 func TestBadMessagesAreRefused(t *testing.T) {
 	t.Parallel()
 	addr := fakeBroker(t, func(c net.Conn) { connack(c, 0); untilClosed(c) })
-	c := mustDial(t, Config{URL: "mqtt://" + addr, Gateway: "g"}, fast)
+	c := mustDial(t, Config{URLs: []string{"mqtt://" + addr}, Gateway: "g"}, fast)
 	for name, m := range map[string]Message{
 		"no topic":   {QoS: 1},
 		"wildcard":   {Topic: "a/#", QoS: 1},
@@ -408,12 +408,12 @@ func TestDialErrors(t *testing.T) {
 		p := newPKI(t)
 		p.issueServer("server", x509.Certificate{})
 		c := config(brokertest.Start(t, p.listener("server", more...)...))
-		c.URL = strings.Replace(c.URL, "mqtt:", "mqtts:", 1)
+		c.URLs[0] = strings.Replace(c.URLs[0], "mqtt:", "mqtts:", 1)
 		c.CAFile = p.path("ca.crt")
 		return c, p
 	}
 	listener := func(t *testing.T, scheme string, script func(net.Conn)) Config {
-		return Config{URL: scheme + "://" + fakeBroker(t, script), Gateway: "g"}
+		return Config{URLs: []string{scheme + "://" + fakeBroker(t, script)}, Gateway: "g"}
 	}
 	tests := []struct {
 		name   string
@@ -421,7 +421,7 @@ func TestDialErrors(t *testing.T) {
 		want   []string // all in the error; none: Dial succeeds
 	}{
 		{"connection refused", func(t *testing.T) Config {
-			return Config{URL: "mqtt://" + brokertest.FreeAddr(t), Gateway: "g"}
+			return Config{URLs: []string{"mqtt://" + brokertest.FreeAddr(t)}, Gateway: "g"}
 		}, []string{"connection refused", "start the broker"}},
 		{"password right, from a file", func(t *testing.T) Config {
 			c := withPassword(t)
@@ -430,7 +430,7 @@ func TestDialErrors(t *testing.T) {
 		}, nil},
 		{"password right, in the URL", func(t *testing.T) Config {
 			c := withPassword(t)
-			c.URL = strings.Replace(c.URL, "//", "//gw:secret@", 1)
+			c.URLs[0] = strings.Replace(c.URLs[0], "//", "//gw:secret@", 1)
 			return c
 		}, nil},
 		{"password wrong", func(t *testing.T) Config {
@@ -454,13 +454,13 @@ func TestDialErrors(t *testing.T) {
 			p := newPKI(t)
 			p.issueServer("old", x509.Certificate{NotBefore: time.Unix(1e9, 0), NotAfter: time.Date(2020, 2, 3, 4, 5, 6, 0, time.UTC)})
 			c := config(brokertest.Start(t, p.listener("old")...))
-			c.URL = strings.Replace(c.URL, "mqtt:", "mqtts:", 1)
+			c.URLs[0] = strings.Replace(c.URLs[0], "mqtt:", "mqtts:", 1)
 			c.CAFile = p.path("ca.crt")
 			return c
 		}, []string{"certificate expired on 2020-02-03 04:05:06 UTC", "clock"}},
 		{"TLS, certificate for another name", func(t *testing.T) Config {
 			c, _ := withTLS(t)
-			c.URL = strings.Replace(c.URL, "127.0.0.1", "localhost", 1)
+			c.URLs[0] = strings.Replace(c.URLs[0], "127.0.0.1", "localhost", 1)
 			return c
 		}, []string{"for another name"}},
 		{"TLS, client certificate required and not given", func(t *testing.T) Config {
@@ -486,12 +486,12 @@ func TestDialErrors(t *testing.T) {
 		}, []string{"certificate"}},
 		{"clear text to a TLS port", func(t *testing.T) Config {
 			c, _ := withTLS(t)
-			c.URL, c.CAFile = strings.Replace(c.URL, "mqtts:", "mqtt:", 1), ""
+			c.URLs[0], c.CAFile = strings.Replace(c.URLs[0], "mqtts:", "mqtt:", 1), ""
 			return c
 		}, []string{"write mqtts://"}},
 		{"TLS to a clear text port", func(t *testing.T) Config {
 			c := config(brokertest.Start(t))
-			c.URL = strings.Replace(c.URL, "mqtt:", "mqtts:", 1)
+			c.URLs[0] = strings.Replace(c.URLs[0], "mqtt:", "mqtts:", 1)
 			return c
 		}, []string{"no TLS on this port", "write mqtt://"}},
 		{"accepts and never answers", func(t *testing.T) Config {
@@ -569,7 +569,7 @@ func TestDialObeysContext(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			// Cancelled once the connection stands: nothing more would come.
 			addr := fakeBroker(t, func(c net.Conn) { cancel(); untilClosed(c) })
-			_, err := Dial(ctx, Config{URL: scheme + "://" + addr, Gateway: "g", ConnectTimeout: time.Second})
+			_, err := Dial(ctx, Config{URLs: []string{scheme + "://" + addr}, Gateway: "g", ConnectTimeout: time.Second})
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("Dial = %v, want context.Canceled", err)
 			}

@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
+func noEnv(string) string { return "" }
+
 func TestURL(t *testing.T) {
 	t.Parallel()
 	for raw, want := range map[string]struct {
@@ -32,7 +34,7 @@ func TestURL(t *testing.T) {
 		"mqtt://[fe80::1%25eth0]:99":   {addr: "[fe80::1%eth0]:99"},
 		"ws://broker":                  {addr: "broker:80", url: "ws://broker:80/mqtt"},
 		"wss://u:p@broker/x?y=1":       {addr: "broker:443", url: "wss://broker:443/x?y=1", tls: true},
-		"":                             {err: "no MQTT URL"},
+		"":                             {err: "empty MQTT URL"},
 		"broker:1883":                  {err: "has no scheme: write mqtt://broker:1883"},
 		"u:secret@broker":              {err: `"…@broker" has no scheme: write mqtt://broker`},
 		"http://broker":                {err: `unknown scheme "http": use mqtt, mqtts`},
@@ -44,8 +46,8 @@ func TestURL(t *testing.T) {
 		"mqtt://broker:x":              {err: "invalid port"},
 		"mqtt://u:sec%ret@broker:1883": {err: "escape special characters"},
 	} {
-		c := Config{URL: raw, Gateway: "g"}
-		tg, err := c.resolve(func(string) string { return "" })
+		c := Config{URLs: []string{raw}, Gateway: "g"}
+		targets, err := c.resolve(noEnv, nil)
 		if want.err != "" {
 			if err == nil || !strings.Contains(err.Error(), want.err) {
 				t.Errorf("%q: error %v, want %q", raw, err, want.err)
@@ -58,8 +60,8 @@ func TestURL(t *testing.T) {
 			t.Errorf("%q: %v", raw, err)
 			continue
 		}
-		if tg.addr != want.addr || (tg.tls != nil) != want.tls || want.url != "" && tg.url.String() != want.url {
-			t.Errorf("%q: %s, %s, TLS %t", raw, tg.addr, tg.url, tg.tls != nil)
+		if tg := targets[0]; tg.addr != want.addr || (tg.tls != nil) != want.tls || want.url != "" && tg.url.String() != want.url {
+			t.Errorf("%q: %+v", raw, tg)
 		}
 	}
 }
@@ -79,19 +81,19 @@ func TestCredentials(t *testing.T) {
 	}{
 		"none":                     {},
 		"environment":              {env: env, username: "eu", password: "ep"},
-		"URL over environment":     {config: Config{URL: "mqtt://u%40x:p%3A@h"}, env: env, username: "u@x", password: "p:"},
-		"user in URL, rest in env": {config: Config{URL: "mqtt://u@h"}, env: env, username: "u", password: "ep"},
-		"file over all":            {config: Config{URL: "mqtt://u:p@h", Username: "n", PasswordFile: file}, env: env, username: "n", password: "file's own "},
+		"URL over environment":     {config: Config{URLs: []string{"mqtt://u%40x:p%3A@h"}}, env: env, username: "u@x", password: "p:"},
+		"user in URL, rest in env": {config: Config{URLs: []string{"mqtt://u@h"}}, env: env, username: "u", password: "ep"},
+		"file over all":            {config: Config{URLs: []string{"mqtt://u:p@h"}, Username: "n", PasswordFile: file}, env: env, username: "n", password: "file's own "},
 		"password alone":           {env: map[string]string{EnvPassword: "p"}, err: "password without a user name"},
 		"no such file":             {config: Config{Username: "n", PasswordFile: file + "x"}, err: "no such file"},
 		"empty file":               {config: Config{Username: "n", PasswordFile: os.DevNull}, err: "first line is empty"},
 	} {
 		c := tt.config
 		c.Gateway = "g"
-		if c.URL == "" {
-			c.URL = "mqtt://h"
+		if c.URLs == nil {
+			c.URLs = []string{"mqtt://h"}
 		}
-		tg, err := c.resolve(func(k string) string { return tt.env[k] })
+		targets, err := c.resolve(func(k string) string { return tt.env[k] }, nil)
 		switch {
 		case tt.err != "":
 			if err == nil || !strings.Contains(err.Error(), tt.err) {
@@ -99,8 +101,8 @@ func TestCredentials(t *testing.T) {
 			}
 		case err != nil:
 			t.Errorf("%s: %v", name, err)
-		case tg.username != tt.username || tg.password != tt.password:
-			t.Errorf("%s: %q, %q", name, tg.username, tg.password)
+		case targets[0].username != tt.username || targets[0].password != tt.password:
+			t.Errorf("%s: %q, %q", name, targets[0].username, targets[0].password)
 		}
 	}
 }
@@ -108,7 +110,7 @@ func TestCredentials(t *testing.T) {
 func TestValidateJoinsAllMistakes(t *testing.T) {
 	t.Parallel()
 	c := Config{
-		URL: "mqtt://broker", Gateway: "a/b", TopicPrefix: "$x//y", CAFile: "/nowhere/ca", CertFile: "/nowhere/crt",
+		URLs: []string{"mqtt://broker"}, Gateway: "a/b", TopicPrefix: "$x//y", CAFile: "/nowhere/ca", CertFile: "/nowhere/crt",
 		ClientID: "\xff", KeepAlive: time.Millisecond, ConnectTimeout: -1, InFlight: 1 << 20,
 	}
 	err := c.Validate()
@@ -124,11 +126,11 @@ func TestValidateJoinsAllMistakes(t *testing.T) {
 		}
 	}
 	for _, gateway := range []string{"", "a+", "#", "a\x00", "a\n", "\xff"} {
-		if err := (&Config{URL: "mqtt://h", Gateway: gateway}).Validate(); err == nil {
+		if err := (&Config{URLs: []string{"mqtt://h"}, Gateway: gateway}).Validate(); err == nil {
 			t.Errorf("gateway %q accepted", gateway)
 		}
 	}
-	if err := (&Config{URL: "mqtt://h", Gateway: "Küche 1", TopicPrefix: "site/picket"}).Validate(); err != nil {
+	if err := (&Config{URLs: []string{"mqtt://h"}, Gateway: "Küche 1", TopicPrefix: "site/picket"}).Validate(); err != nil {
 		t.Error(err)
 	}
 }
@@ -156,11 +158,12 @@ func TestTopicAndFlags(t *testing.T) {
 // What no broker on this machine gives.
 func TestDiagnose(t *testing.T) {
 	t.Parallel()
-	c := Config{URL: "mqtt://broker.example", Gateway: "g"}
-	tg, err := c.resolve(func(string) string { return "" })
+	c := Config{URLs: []string{"mqtt://broker.example"}, Gateway: "g"}
+	targets, err := c.resolve(noEnv, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	tg := targets[0]
 	early := &x509.Certificate{NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(2 * time.Hour)}
 	for name, tt := range map[string]struct {
 		err  error

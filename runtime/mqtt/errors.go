@@ -23,8 +23,10 @@ var (
 )
 
 var (
-	errNoAck = errors.New("the broker stopped acknowledging")
-	errLost  = errors.New("connection lost")
+	errNoAck  = errors.New("the broker stopped acknowledging")
+	errLost   = errors.New("connection lost")
+	errNotYet = errors.New("not connected yet")
+	errPoison = errors.New("the broker closes the connection at this message, but takes others")
 )
 
 // tlsError is a failure of the TLS handshake.
@@ -36,22 +38,53 @@ func (e *tlsError) Unwrap() error { return e.err }
 // connectError says in one line what went wrong and what to do about it; the
 // cause below it is for errors.Is and errors.As.
 type connectError struct {
-	text string
-	err  error
+	text  string
+	cause string // text without what differs from one attempt to the next
+	err   error
 }
 
 func (e *connectError) Error() string { return e.text }
 func (e *connectError) Unwrap() error { return e.err }
 
+// attemptErrors are those of one attempt at each of several brokers, nil: none.
+type attemptErrors []error
+
+func (e attemptErrors) Error() string {
+	texts := make([]string, len(e))
+	for i, err := range e {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (e attemptErrors) Unwrap() []error { return e }
+
+// causeOf is the same text for the same trouble.
+func causeOf(err error) string {
+	if e := (*connectError)(nil); errors.As(err, &e) {
+		return e.cause
+	}
+	return err.Error()
+}
+
+// plain leaves out of a network error its addresses, since this end's port differs each time.
+func plain(err error) string {
+	if e := (*net.OpError)(nil); errors.As(err, &e) {
+		return e.Op + ": " + e.Err.Error()
+	}
+	return err.Error()
+}
+
 // explain turns the error of an attempt to connect into one for a person.
 // accepted: the broker's side had taken the connection, TLS included.
 func explain(t *target, accepted bool, waited time.Duration, err error) error {
 	what, hint := diagnose(t, accepted, waited, time.Now(), err)
-	text := "connect to MQTT broker " + t.addr + ": " + what
+	cause := strings.ReplaceAll("connect to MQTT broker "+t.addr+": "+what, "\n", " ")
+	text := cause
 	if hint != "" {
 		text += ": " + hint
 	}
-	return &connectError{strings.ReplaceAll(text, "\n", " "), err}
+	return &connectError{text, cause, err}
 }
 
 func diagnose(t *target, accepted bool, waited time.Duration, now time.Time, err error) (what, hint string) {
@@ -140,7 +173,7 @@ func diagnose(t *target, accepted bool, waited time.Duration, now time.Time, err
 		}
 		return "the broker closed the connection without an answer", "check that it accepts this client's certificate"
 	}
-	return strings.TrimPrefix(err.Error(), packets.ErrorNetworkError.Error()+" : "), ""
+	return strings.TrimPrefix(plain(err), packets.ErrorNetworkError.Error()+" : "), ""
 }
 
 func closedByPeer(err error) bool {

@@ -4,14 +4,19 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
+	"net/http"
+	"net/netip"
 	"net/url"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"github.com/gorilla/websocket"
 )
 
 // disconnectGrace is how long a DISCONNECT packet may take to leave.
@@ -25,9 +30,18 @@ var errUnknownCode = errors.New("CONNACK code unknown to MQTT 3.1.1")
 // a reconnect it completes tokens of messages that were never delivered (v1.5.1,
 // messageIds.claimID), so each connection gets a paho client of its own.
 type session struct {
-	paho paho.Client
-	conn *conn
-	lost chan error // receives one error when paho notices that the connection is gone
+	target *target
+	paho   paho.Client
+	conn   *conn
+	lost   chan error // receives one error when paho notices that the connection is gone
+
+	// The rest is Client's, under its lock.
+	opening   []*entry  // what comes before the queue: subscriptions and announcements
+	flying    int       // entries sent and not completed
+	last      *entry    // the one sent last
+	completed time.Time // when the last one was acknowledged, or sent at QoS 0
+	answered  bool      // something was acknowledged
+	acked     bool      // something of the queue was
 }
 
 // connect opens one connection, CONNACK included. It returns soon after ctx ends.
@@ -36,7 +50,7 @@ func connect(ctx context.Context, t *target, writeTimeout time.Duration) (*sessi
 	limited, cancel := context.WithTimeout(ctx, t.connectTimeout)
 	defer cancel()
 
-	s := &session{lost: make(chan error, 1)}
+	s := &session{target: t, lost: make(chan error, 1)}
 	var stopped func() bool
 	o := paho.NewClientOptions()
 	o.Servers = []*url.URL{t.url}
@@ -51,6 +65,9 @@ func connect(ctx context.Context, t *target, writeTimeout time.Duration) (*sessi
 	o.ConnectTimeout = t.connectTimeout
 	o.WriteTimeout = writeTimeout
 	o.Store = noStore{}
+	if w := t.will; w != nil {
+		o.SetBinaryWill(w.Topic, w.Payload, w.QoS, w.Retained)
+	}
 	o.OnConnectionLost = func(_ paho.Client, err error) { s.lost <- err }
 	o.CustomOpenConnectionFn = func(*url.URL, paho.ClientOptions) (net.Conn, error) {
 		c, err := open(limited, t)
@@ -84,9 +101,17 @@ func connect(ctx context.Context, t *target, writeTimeout time.Duration) (*sessi
 	return s, nil
 }
 
-// publish hands m to the connection. It may block for the write timeout.
-func (s *session) publish(m *Message) paho.Token {
-	return s.paho.Publish(m.Topic, m.QoS, m.Retained, m.Payload)
+// send hands e to the connection. It may block for the write timeout.
+func (s *session) send(e *entry) paho.Token {
+	if e.kind != subscription {
+		return s.paho.Publish(e.Topic, e.QoS, e.Retained, e.Payload)
+	}
+	filters := map[string]byte{}
+	for filter, handler := range e.filters {
+		filters[filter] = 0
+		s.paho.AddRoute(filter, func(_ paho.Client, m paho.Message) { handler(m.Topic(), m.Payload(), m.Retained()) })
+	}
+	return s.paho.SubscribeMultiple(filters, nil)
 }
 
 // hangUp ends the connection: politely when it gets the time, else at once. It
@@ -104,7 +129,7 @@ func open(ctx context.Context, t *target) (net.Conn, error) {
 	if t.webSocket() {
 		return openWebSocket(ctx, t)
 	}
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", t.addr)
+	c, err := dialTCP(ctx, "tcp", t.addr, t.onConnect)
 	if err != nil || t.tls == nil {
 		return c, err
 	}
@@ -116,34 +141,111 @@ func open(ctx context.Context, t *target) (net.Conn, error) {
 	return tc, nil
 }
 
-// openWebSocket lets go of paho's dialer, which knows no context, when ctx ends;
-// the dialer itself gives up at the connect timeout.
-func openWebSocket(ctx context.Context, t *target) (net.Conn, error) {
-	type result struct {
-		c   net.Conn
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		c, err := paho.NewWebsocket(t.url.String(), t.tls, t.connectTimeout, nil, nil)
-		done <- result{c, err}
-	}()
-	select {
-	case r := <-done:
-		return r.c, r.err
-	case <-ctx.Done():
-		go func() {
-			if r := <-done; r.err == nil {
-				r.c.Close()
+// dialTCP tells onConnect the ends of each connection that it attempts.
+func dialTCP(ctx context.Context, network, addr string, onConnect func(local, remote netip.AddrPort)) (net.Conn, error) {
+	var d net.Dialer
+	var mu sync.Mutex // the dialer tries IPv6 and IPv4 at once
+	told := map[netip.AddrPort]bool{}
+	if onConnect != nil {
+		d.Control = func(_, address string, raw syscall.RawConn) error {
+			remote, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return nil // a proxy's name: told below
 			}
-		}()
-		return nil, ctx.Err()
+			if local, ok := bindFirst(raw, remote); ok {
+				mu.Lock()
+				told[local] = true
+				mu.Unlock()
+				onConnect(local, remote)
+			}
+			return nil
+		}
 	}
+	c, err := d.DialContext(ctx, network, addr)
+	if err != nil || onConnect == nil {
+		return c, err
+	}
+	local, remote := addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())
+	mu.Lock()
+	known := told[local]
+	mu.Unlock()
+	if !known {
+		onConnect(local, remote)
+	}
+	return c, nil
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	ap := a.(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// openWebSocket does not use paho's dialer, which knows neither a context nor ours.
+func openWebSocket(ctx context.Context, t *target) (net.Conn, error) {
+	d := websocket.Dialer{
+		Proxy:           http.ProxyFromEnvironment,
+		TLSClientConfig: t.tls,
+		Subprotocols:    []string{"mqtt"},
+		NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return dialTCP(ctx, network, addr, t.onConnect)
+		},
+	}
+	c, _, err := d.DialContext(ctx, t.url.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return &webSocket{Conn: c}, nil
+}
+
+// webSocket makes a stream of a WebSocket's messages: MQTT packets do not keep to
+// their bounds (MQTT 3.1.1, section 6). It is for one reader and one writer.
+type webSocket struct {
+	*websocket.Conn
+	message io.Reader // what is left of the current one; nil: none
+}
+
+func (c *webSocket) Read(b []byte) (int, error) {
+	for {
+		if c.message == nil {
+			_, r, err := c.NextReader()
+			if err != nil {
+				return 0, endOfStream(err)
+			}
+			c.message = r
+		}
+		n, err := c.message.Read(b)
+		if err == io.EOF {
+			c.message, err = nil, nil
+		}
+		if n > 0 || err != nil {
+			return n, endOfStream(err)
+		}
+	}
+}
+
+// endOfStream makes the peer's closing of a WebSocket look like that of a socket.
+func endOfStream(err error) error {
+	if closed := (*websocket.CloseError)(nil); errors.As(err, &closed) {
+		return io.EOF
+	}
+	return err
+}
+
+func (c *webSocket) Write(b []byte) (int, error) {
+	if err := c.WriteMessage(websocket.BinaryMessage, b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// SetDeadline is for net.Conn; conn never calls it.
+func (c *webSocket) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // conn gives every write a deadline, keepalive probes too, to which paho gives
 // none, and serialises writes with the setting of that deadline, which races in
-// paho's WebSocket connection.
+// a WebSocket.
 type conn struct {
 	net.Conn
 	writeTimeout time.Duration
