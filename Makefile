@@ -5,10 +5,11 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 LIB     := build/lib/libonnxruntime.so
 FUZZTIME ?= 10s
+SOAK     ?= 60m
 RECIPES  ?= nslkdd iot
 export PICKET_ONNXRUNTIME ?= $(abspath $(LIB))
 
-.PHONY: help build demo test lint fuzz bench train train-test clean FORCE
+.PHONY: help build demo test lint fuzz bench measure soak train train-test clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,12 @@ fuzz: $(LIB) ## run each fuzz target for FUZZTIME (10s)
 bench: $(LIB) ## measure every stage, beside a loop that only reads
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
 
+measure: $(LIB) ## measure run on an interface: rates, CPU, memory, latency (root)
+	PICKET_MEASURE=1 $(GO) test -count=1 -v -timeout 30m -run TestMeasure ./cmd/picket
+
+soak: $(LIB) ## run for SOAK (60m) at 20,000 packets a second (root)
+	PICKET_SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 0 -run TestSoak ./cmd/picket
+
 train: build/venv/done build ## train every model anew (Python 3.11; see models/train/README.md)
 	@for r in $(RECIPES); do \
 		for v in explore train evaluate; do build/venv/bin/python -m picket_train $$v $$r $(TRAINFLAGS) || exit 1; done; \
@@ -59,3 +66,5 @@ build/venv/done: models/train/pyproject.toml
 
 clean: ## delete what was built
 	rm -rf build
+
+include cross/cross.mk

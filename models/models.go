@@ -2,35 +2,45 @@
 package models
 
 import (
-	"embed"
+	"archive/zip"
+	_ "embed"
 	"fmt"
+	"io"
 	"strings"
 )
 
 // Default is the model that is used unless another is named.
 const Default = "nslkdd-xgboost"
 
-//go:embed *.onnx
-var files embed.FS
+// bundle holds the .onnx files beside it, to a quarter of their size: trees of
+// numbers repeat themselves. "go test ./models -update" packs it anew.
+//
+//go:embed bundle.zip
+var bundle string
+
+func open() *zip.Reader {
+	z, err := zip.NewReader(strings.NewReader(bundle), int64(len(bundle)))
+	if err != nil {
+		panic(err) // a test reads all of it
+	}
+	return z
+}
 
 // Names are the models, in alphabetical order.
 func Names() []string {
-	entries, err := files.ReadDir(".")
-	if err != nil {
-		panic(err) // an embedded root cannot fail
-	}
-	names := make([]string, len(entries))
-	for i, e := range entries {
-		names[i] = strings.TrimSuffix(e.Name(), ".onnx")
+	var names []string
+	for _, f := range open().File {
+		names = append(names, strings.TrimSuffix(f.Name, ".onnx"))
 	}
 	return names
 }
 
 // Read returns the ONNX file of a model, in memory of the caller's own.
 func Read(name string) ([]byte, error) {
-	data, err := files.ReadFile(name + ".onnx")
+	f, err := open().Open(name + ".onnx")
 	if err != nil {
 		return nil, fmt.Errorf("no built-in model %q: there are %s", name, strings.Join(Names(), ", "))
 	}
-	return data, nil
+	defer f.Close()
+	return io.ReadAll(f)
 }

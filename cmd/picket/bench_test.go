@@ -64,7 +64,7 @@ func BenchmarkStages(b *testing.B) {
 	}
 	b.Run("decode+track+rows+scores", func(b *testing.B) {
 		flags := modelFlags{names: []string{"nslkdd-xgboost"}}
-		models, closeAll, err := flags.open()
+		models, closeAll, err := flags.open(context.Background())
 		defer closeAll()
 		if err != nil {
 			b.Skip(err)

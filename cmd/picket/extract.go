@@ -17,11 +17,11 @@ import (
 
 // extraction is what the flags of extract ask for.
 type extraction struct {
-	captures    []string
-	row         string // kind
-	columns     []string
-	connections int
-	quiet       bool
+	captures []string
+	row      string // kind
+	columns  []string
+	track    trackFlags
+	quiet    bool
 }
 
 func extract(ctx context.Context, args []string, std stdio) (int, error) {
@@ -34,7 +34,7 @@ func extract(ctx context.Context, args []string, std stdio) (int, error) {
 	names := fs.StringSlice("features", nil, "columns to write, by name (empty: all of the groups)")
 	groups := fs.StringSlice("group", nil, "groups to write (empty: all)")
 	fs.BoolVarP(&x.quiet, "quiet", "q", false, "show no progress")
-	fs.IntVar(&x.connections, "max-connections", 0, "connections tracked at a time (0: 32768)")
+	x.track.addFlags(fs)
 	if err := parse(fs, args); err != nil {
 		return 0, err
 	}
@@ -132,11 +132,14 @@ func writeFile(path string, inputs []string, write func(io.Writer) error) error 
 	return os.Rename(f.Name(), path)
 }
 
-// run writes the rows of all captures, each as if it were alone.
+// run writes the rows that scan would judge of all captures, each as if it were alone.
 func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 	var name string
 	var writeErr error
 	t, err := x.tracker(func(r *features.Row) {
+		if r.Silent() {
+			return
+		}
 		if err := rows.write(name, r); writeErr == nil {
 			writeErr = err
 		}
@@ -170,5 +173,5 @@ func (x *extraction) tracker(emit func(*features.Row)) (interface {
 	if features.RowKind(x.row) == features.PacketRow {
 		return features.NewPacketTracker(features.PacketConfig{Columns: x.columns}, emit)
 	}
-	return features.NewTracker(features.Config{Columns: x.columns, MaxConnections: x.connections}, emit)
+	return features.NewTracker(features.Config{Columns: x.columns, MaxConnections: x.track.connections, Early: x.track.early}, emit)
 }

@@ -56,10 +56,11 @@ var verbs []verb
 
 func init() {
 	verbs = []verb{
-		{"scan", "FILE... | -", "read captures once and say what is anomalous", scan},
-		{"extract", "FILE... | -", "write the rows of features as CSV or Parquet, for training", extract},
+		{"scan", "FILE...|-|-i IFACE", "read captures or an interface once, say what is anomalous", scan},
+		{"run", "-i IFACE --mqtt URL", "watch interfaces for years, publish what is anomalous", watch},
+		{"extract", "FILE... | -", "write rows of features as CSV or Parquet, to train on", extract},
 		{"features", "", "list the features that models can ask for", listFeatures},
-		{"model", "show|check [FILE|NAME]", "what a model is and wants; whether it works on this device", model},
+		{"model", "show|check|sign|...", "what a model is; whether it works here; sign and verify it", model},
 		{"version", "", "versions of picket and of ONNX Runtime", printVersion},
 	}
 }
@@ -98,7 +99,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func usage(w io.Writer) {
 	fmt.Fprintf(w, "Picket watches the traffic of a gateway and says what is anomalous.\n\n")
 	for _, v := range verbs {
-		fmt.Fprintf(w, "  picket %-8s %-22s %s\n", v.name, v.args, v.does)
+		fmt.Fprintf(w, "  picket %-8s %-20s %s\n", v.name, v.args, v.does)
 	}
 	fmt.Fprintf(w, "\nEach verb explains its flags with --help. Exit codes of scan: 0 nothing anomalous,\n1 anomalies, 2 error.\n")
 }

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"github.com/picket-ids/picket/capture"
 	"github.com/picket-ids/picket/runtime/report"
@@ -53,6 +56,89 @@ func readCaptures(ctx context.Context, names []string, std stdio, quiet bool, ta
 		}
 	}
 	return nil
+}
+
+// readLive passes live to take, for as long as said (0: until ctx ends), and closes it.
+func readLive(ctx context.Context, live *capture.Live, during time.Duration, std stdio, quiet bool, take func(capture.Source) error) error {
+	if during > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, during)
+		defer cancel()
+	}
+	defer context.AfterFunc(ctx, func() { live.Close() })()
+	var src capture.Source = live
+	if !quiet && terminal(std.err) > 0 {
+		src = &watched{Live: live, w: std.err, from: time.Now(), during: during}
+		defer fmt.Fprintf(std.err, "\r\x1b[K")
+	}
+	err := take(src)
+	for _, s := range live.Stats() {
+		if s.Dropped > 0 {
+			fmt.Fprintf(std.err, "picket: warning: the kernel dropped %d of %d packets of %s, as they came too fast\n", s.Dropped, s.Received, s.Name)
+		}
+		if !s.Up {
+			fmt.Fprintf(std.err, "picket: warning: interface %s is away: %v\n", s.Name, s.Away)
+		}
+	}
+	if errors.Is(err, fs.ErrClosed) || errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// watched is a Live that shows on a terminal what it has read.
+type watched struct {
+	*capture.Live
+	w           io.Writer
+	from, shown time.Time
+	during      time.Duration
+	packets     int
+}
+
+func (s *watched) Next(f *capture.Frame) error {
+	err := s.Live.Next(f)
+	if err == nil {
+		s.packets++
+	}
+	if err == capture.ErrQuiet || s.packets%4096 == 0 {
+		if now := time.Now(); now.Sub(s.shown) >= time.Second {
+			s.shown = now
+			of := ""
+			if s.during > 0 {
+				of = fmt.Sprintf(" of %v", s.during)
+			}
+			fmt.Fprintf(s.w, "\r\x1b[Kwatching: %v%s, %d packets", now.Sub(s.from).Round(time.Second), of, s.packets)
+		}
+	}
+	return err
+}
+
+// limited is a Source that ends after a number of frames.
+type limited struct {
+	capture.Source
+	left *uint64
+}
+
+func (s *limited) Next(f *capture.Frame) error {
+	if *s.left == 0 {
+		return io.EOF
+	}
+	err := s.Source.Next(f)
+	if err == nil {
+		*s.left--
+	}
+	return err
+}
+
+// trackFlags say how packets become rows.
+type trackFlags struct {
+	connections int
+	early       time.Duration
+}
+
+func (t *trackFlags) addFlags(fs *pflag.FlagSet) {
+	fs.IntVar(&t.connections, "max-connections", 0, "connections tracked at a time; beyond, the one idle longest is judged early (0: 32768)")
+	fs.DurationVar(&t.early, "early", time.Second, "judge a connection that is not established when it is quiet for so long, not only at its timeout (0: only then, as in KDD'99)")
 }
 
 // filtered is a Source that leaves out the frames which a tcpdump expression does

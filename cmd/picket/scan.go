@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -17,22 +18,27 @@ import (
 
 func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	var models modelFlags
+	var track trackFlags
 	var broker mqtt.Config
 	fs := flagSet("scan", std)
 	files := fs.StringArrayP("read", "r", nil, "capture to read, as an argument does")
+	interfaces := fs.StringArrayP("interface", "i", nil, "network interface to watch instead; may be repeated")
+	during := fs.Duration("for", time.Minute, "how long to watch interfaces (0: until interrupted)")
+	left := fs.Uint64P("count", "c", 0, "packets after which to end (0: no limit)")
+	promiscuous := fs.Bool("promiscuous", false, "see packets for other hosts too")
 	expr := fs.StringP("filter", "f", "", "judge only the packets that this tcpdump expression matches")
 	asJSON := fs.Bool("json", false, "write events to standard output, one JSON object a line")
 	page := fs.String("report", "", "also write the answer as an HTML page to this file")
 	quiet := fs.BoolP("quiet", "q", false, "write no words, only the exit code (and JSON, if asked for)")
 	gateway := fs.String("gateway", hostname(), "name of this gateway in events and topics")
-	connections := fs.Int("max-connections", 0, "connections tracked at a time; beyond, the one idle longest is judged early (0: 32768)")
 	wait := fs.Duration("mqtt-wait", 30*time.Second, "how long to wait for the broker's acknowledgements at the end")
 	models.addFlags(fs)
+	track.addFlags(fs)
 	broker.AddFlags(fs)
 	if err := parse(fs, args); err != nil {
 		return 0, err
 	}
-	loaded, closeModels, err := models.open()
+	loaded, closeModels, err := models.open(ctx)
 	defer closeModels()
 	if err != nil {
 		return 0, err
@@ -46,25 +52,57 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	if *wait <= 0 {
 		return 0, fmt.Errorf("--mqtt-wait %v: give a time above 0", *wait)
 	}
+	names := append(*files, fs.Args()...)
+	var live *capture.Live
+	if len(*interfaces) > 0 {
+		if len(names) > 0 {
+			return 0, fmt.Errorf("both an interface (%s) and a capture (%s) to scan: give one of them", (*interfaces)[0], names[0])
+		}
+		if *during < 0 {
+			return 0, fmt.Errorf("--for %v: give a time from 0", *during)
+		}
+		if live, err = capture.Listen(*interfaces, capture.LiveConfig{Filter: *expr, Promiscuous: *promiscuous, Tick: tick}); err != nil {
+			return 0, err
+		}
+		defer live.Close()
+		own := ownTraffic{lives: []*capture.Live{live}, log: slog.New(slog.NewTextHandler(std.err, nil))}
+		broker.OnConnect = own.leaveOut
+		names = *interfaces
+	}
 	out := &outlets{std: std, json: *asJSON}
-	if broker.URL != "" {
+	if len(broker.URLs) > 0 {
 		broker.Gateway = *gateway
 		if out.mqtt, err = mqtt.Dial(ctx, broker); err != nil {
 			return 0, err
 		}
 		out.wait = *wait
 	}
-	d, err := detect.New(detect.Config{Gateway: *gateway, Version: version, Models: loaded, MaxConnections: *connections,
-		Emit: func(e *detect.Event) { out.emit(ctx, e) }})
+	cfg := detect.Config{Gateway: *gateway, Version: version, Models: loaded, MaxConnections: track.connections, Early: track.early,
+		Emit: func(e *detect.Event) { out.emit(ctx, e) }}
+	if live != nil {
+		cfg.MaxWait = tick
+	}
+	d, err := detect.New(cfg)
 	if err != nil {
 		return 0, err
 	}
-	names := append(*files, fs.Args()...)
-	readErr := readCaptures(ctx, names, std, *quiet, func(src capture.Source) error { return d.Run(ctx, newFiltered(src, *expr)) })
+	limit := func(src capture.Source) capture.Source { return src }
+	if *left > 0 {
+		limit = func(src capture.Source) capture.Source { return &limited{src, left} }
+	}
+	var readErr error
+	if live != nil {
+		readErr = readLive(ctx, live, *during, std, *quiet, func(src capture.Source) error {
+			// Interrupted, it ends as it would have: by Close.
+			return d.Run(context.WithoutCancel(ctx), limit(src))
+		})
+	} else {
+		readErr = readCaptures(ctx, names, std, *quiet, func(src capture.Source) error { return d.Run(ctx, limit(newFiltered(src, *expr))) })
+	}
 	finishErr := d.Finish()
 	stats := d.Stats()
 	if readErr == nil {
-		readErr = decodable(&stats)
+		readErr = decodable(&stats, names, live != nil)
 	}
 	if n := models.badScores(); n > 0 {
 		fmt.Fprintf(std.err, "picket: warning: %d scores were no numbers from 0 to 1 and count as 0: the model is broken\n", n)
@@ -89,7 +127,10 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 }
 
 // decodable returns an error when there was nothing to judge.
-func decodable(s *detect.Stats) error {
+func decodable(s *detect.Stats, names []string, live bool) error {
+	if s.Frames == 0 && live {
+		return fmt.Errorf("no packet came on %s: nothing to judge (longer: --for; packets for other hosts: --promiscuous)", strings.Join(names, ", "))
+	}
 	if s.Frames == 0 {
 		return errors.New("the capture holds no packets: nothing to judge")
 	}

@@ -30,8 +30,11 @@ type batch struct {
 // lane is what rows of one kind, which the same models score, go through. All
 // memory is allocated by newLane.
 type lane struct {
-	models []*scorer
-	width  int // columns of a row
+	tracker *features.Tracker       // what makes the rows: this,
+	packets *features.PacketTracker // or this
+	columns []string                // of a row
+	width   int
+	models  []*scorer
 
 	toScore []float32 // values, [pending][width]
 	pending []int     // memo entries of the rows to score
@@ -47,9 +50,38 @@ type memo struct {
 	fresh int // index in toScore, -1 once scored
 }
 
-func newLane(width int, models []*scorer) *lane {
+// with returns a lane for models, nil for none, that goes on with the tracker of l,
+// which may be nil, if its columns are enough. It tells the models where their
+// columns are.
+func (l *lane) with(models []*scorer) *lane {
+	if models == nil {
+		return nil
+	}
+	var wanted []string
+	for _, m := range models {
+		for _, f := range m.Features {
+			if !slices.Contains(wanted, f) {
+				wanted = append(wanted, f)
+			}
+		}
+	}
+	if l == nil || slices.ContainsFunc(wanted, func(f string) bool { return !slices.Contains(l.columns, f) }) {
+		l = &lane{columns: wanted}
+	}
+	for _, m := range models {
+		for _, f := range m.Features {
+			m.columns = append(m.columns, slices.Index(l.columns, f))
+		}
+	}
+	next := newLane(l.columns, models)
+	next.tracker, next.packets = l.tracker, l.packets
+	return next
+}
+
+func newLane(columns []string, models []*scorer) *lane {
+	width := len(columns)
 	return &lane{
-		models: models, width: width,
+		models: models, columns: columns, width: width,
 		toScore:    make([]float32, 0, maxBatch*width),
 		pending:    make([]int, 0, maxBatch),
 		memo:       make([]memo, memoSize),

@@ -11,6 +11,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/picket-ids/picket/capture"
 	"github.com/picket-ids/picket/features"
@@ -37,9 +38,28 @@ type Config struct {
 	Gateway        string // the observer's name in events
 	Version        string // of Picket
 	Models         []Model
-	MaxConnections int // see features.Config
-	// Emit receives each event, in order. It must not wait for long.
+	Suppress       []Suppression
+	MaxConnections int           // see features.Config
+	Early          time.Duration // likewise
+	// MaxWait is how long, on the packet clock, rows may wait for a batch to fill
+	// and events for the row that shows they are due; 0: as long as it takes.
+	// It changes when events come, not what they say.
+	MaxWait time.Duration
+	// Anonymizer changes the addresses in events; nil: they stay.
+	Anonymizer Anonymizer
+	// Incidents is a table that this Detector has in common with others, which see
+	// other shares of the same traffic with the same models; nil: one of its own.
+	Incidents *Incidents
+	// Emit receives each event, in order. It must not wait for long. Detectors with
+	// a common table call it one at a time.
 	Emit func(*Event)
+}
+
+// An Anonymizer stands a pseudonym in for each address, and digests what
+// identifiers are made of so that they do not tell it.
+type Anonymizer interface {
+	Addr(capture.Addr) capture.Addr
+	Sum(data []byte) [32]byte
 }
 
 // Stats counts what a Detector did.
@@ -56,24 +76,29 @@ type Stats struct {
 	Incidents uint64
 	Judged    uint64 // rows that were scored
 	Early     uint64 // incidents ended before their time, some unpublished, because too many were open
+	// Suppressed counts anomalous rows that a Suppression hid, by its place in
+	// Config.Suppress.
+	Suppressed []uint64
+	Open       int // connections now
 }
 
 // Detector is one such loop. It is not safe for concurrent use.
 type Detector struct {
-	cfg       Config
-	models    []*scorer
-	decoder   capture.Decoder
-	tracker   *features.Tracker       // nil without a model of connections
-	packets   *features.PacketTracker // nil without a model of packets
-	lanes     []*lane
-	batch     batch
-	incidents incidents
-	sequence  uint64
-	last      int64 // ns, the time of the row before
-	fresh     bool  // the next frame is the first of a source
-	stats     Stats
-	probe     []float32 // rows of explain
-	err       error
+	cfg         Config
+	models      []*scorer
+	decoder     capture.Decoder
+	connections *lane // nil without a model of connections
+	packets     *lane // nil without a model of packets
+	lanes       []*lane
+	batch       batch
+	incidents   *Incidents
+	suppressed  *suppressions
+	last        int64 // ns, the time of the row before
+	lastTick    int64 // ns, see Config.MaxWait
+	fresh       bool  // the next frame is the first of a source
+	stats       Stats
+	probe       []float32 // rows of explain
+	err         error
 }
 
 // scorer is a loaded model and where its columns lie in the rows of its kind.
@@ -98,60 +123,80 @@ func (m *scorer) gather(rows *[]float32, values []float32) {
 // New returns a Detector, or an error that names the column which a model wants
 // and this build does not compute.
 func New(cfg Config) (*Detector, error) {
-	if len(cfg.Models) == 0 {
-		return nil, errors.New("no model: nothing can be detected")
+	d := &Detector{cfg: cfg, incidents: cfg.Incidents}
+	if d.incidents == nil {
+		d.incidents = NewIncidents()
 	}
-	d := &Detector{cfg: cfg}
-	d.incidents = incidents{bySource: map[capture.Addr]*incident{}, byVictim: map[capture.Addr]*incident{},
-		next: never, models: len(cfg.Models)}
+	return d, d.Swap(cfg.Models, cfg.Suppress)
+}
+
+// Swap puts other models and suppressions in the place of those in use, or returns
+// why it cannot and keeps them. Connections and incidents go on when the models need
+// no column that is not computed yet; else all that is open is judged at once
+// and time begins anew. Detectors with a common table must all swap between two
+// frames of any of them.
+func (d *Detector) Swap(models []Model, suppress []Suppression) error {
+	if len(models) == 0 {
+		return errors.New("no model: nothing can be detected")
+	}
+	suppressed, err := newSuppressions(suppress, models)
+	if err != nil {
+		return err
+	}
+	scorers := make([]*scorer, len(models))
 	kinds := map[features.RowKind][]*scorer{}
-	for i, m := range cfg.Models {
+	for i, m := range models {
 		kind := features.RowKind(m.Row)
 		if kind != features.ConnectionRow && kind != features.PacketRow {
-			return nil, fmt.Errorf("model %s scores rows of kind %q, this build makes those of a connection or a packet", m.Name, m.Row)
+			return fmt.Errorf("model %s scores rows of kind %q, this build makes those of a connection or a packet", m.Name, m.Row)
 		}
 		if err := features.Check(kind, m.Features); err != nil {
-			return nil, fmt.Errorf("model %s: %w", m.Name, err)
+			return fmt.Errorf("model %s: %w", m.Name, err)
 		}
-		s := &scorer{Model: m, index: i, groups: groups(m.Features), scores: make([]float32, maxBatch)}
-		d.models = append(d.models, s)
-		kinds[kind] = append(kinds[kind], s)
+		scorers[i] = &scorer{Model: m, index: i, groups: groups(m.Features), scores: make([]float32, maxBatch)}
+		kinds[kind] = append(kinds[kind], scorers[i])
 	}
-	var err error
-	if models := kinds[features.ConnectionRow]; models != nil {
-		columns, emit := d.lane(models)
-		d.tracker, err = features.NewTracker(features.Config{Columns: columns, MaxConnections: cfg.MaxConnections}, emit)
+	connections, packets := d.connections.with(kinds[features.ConnectionRow]), d.packets.with(kinds[features.PacketRow])
+	if connections != nil && connections.tracker == nil {
+		connections.tracker, err = features.NewTracker(features.Config{Columns: connections.columns, MaxConnections: d.cfg.MaxConnections, Early: d.cfg.Early},
+			func(r *features.Row) { d.add(d.connections, r) })
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if models := kinds[features.PacketRow]; models != nil {
-		columns, emit := d.lane(models)
-		d.packets, err = features.NewPacketTracker(features.PacketConfig{Columns: columns}, emit)
+	if packets != nil && packets.packets == nil {
+		packets.packets, err = features.NewPacketTracker(features.PacketConfig{Columns: packets.columns}, func(r *features.Row) { d.add(d.packets, r) })
 		if err != nil {
-			return nil, err
+			return err
+		}
+	}
+	if d.models != nil {
+		if anew(d.connections, connections) || anew(d.packets, packets) {
+			d.flush()
+		} else {
+			d.score()
+		}
+	}
+	d.incidents.mu.Lock()
+	if d.models != nil || d.incidents.models == nil {
+		d.incidents.swap(d, scorers)
+	}
+	d.incidents.mu.Unlock()
+	d.connections, d.packets, d.models, d.suppressed = connections, packets, scorers, suppressed
+	d.lanes = nil
+	for _, l := range []*lane{connections, packets} {
+		if l != nil {
+			d.lanes = append(d.lanes, l)
 		}
 	}
 	d.batch = newBatch(d.lanes...)
-	return d, nil
+	return nil
 }
 
-// lane makes the lane of models of one kind. It returns the columns that its rows
-// must have, and what takes them.
-func (d *Detector) lane(models []*scorer) (columns []string, emit func(*features.Row)) {
-	for _, m := range models {
-		for _, f := range m.Features {
-			c := slices.Index(columns, f)
-			if c < 0 {
-				c = len(columns)
-				columns = append(columns, f)
-			}
-			m.columns = append(m.columns, c)
-		}
-	}
-	l := newLane(len(columns), models)
-	d.lanes = append(d.lanes, l)
-	return columns, func(r *features.Row) { d.add(l, r) }
+// anew reports whether the rows of lane next come from another tracker than those of
+// lane old.
+func anew(old, next *lane) bool {
+	return old != nil && (next == nil || next.tracker != old.tracker || next.packets != old.packets)
 }
 
 // groups returns the columns by feature: one each, or all the one-hot columns.
@@ -171,11 +216,30 @@ func groups(names []string) (all [][]int) {
 	return all
 }
 
-// Run takes all frames of src. It ends with the source, with its error, or with
-// that of the context; Finish must follow in any case.
+// Run takes all frames of src, and ticks when it says that it is quiet. It ends with
+// the source, with its error, or with that of the context; Finish must follow in
+// any case.
 func (d *Detector) Run(ctx context.Context, src capture.Source) error {
 	d.fresh = true
-	return capture.Read(ctx, src, &d.decoder, d.take)
+	var f capture.Frame
+	var p capture.Packet
+	for n := 0; ; n++ {
+		if n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		err := src.Next(&f)
+		switch {
+		case err == capture.ErrQuiet:
+			n = -1
+			d.Tick(f.Time)
+			err = d.err
+		case err == nil:
+			err = d.take(&f, &p, d.decoder.Decode(&f, &p))
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) error {
@@ -192,16 +256,44 @@ func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) 
 	s.First, s.Last = min(s.First, f.Time), max(s.Last, f.Time)
 	switch {
 	case o.HasPacket():
-		if d.tracker != nil {
-			d.tracker.Add(p)
+		if d.connections != nil {
+			d.connections.tracker.Add(p)
 		}
 		if d.packets != nil {
-			d.packets.Add(p)
+			d.packets.packets.Add(p)
 		}
 	case o == capture.UnsupportedLink && len(s.Links) < 8 && !slices.Contains(s.Links, f.Link):
 		s.Links = append(s.Links, f.Link)
 	}
+	// Wall clocks are set back, so a tick long ahead is no reason to wait for it.
+	if wait := int64(d.cfg.MaxWait); wait > 0 && (f.Time-d.lastTick >= wait || f.Time < d.lastTick) {
+		d.Tick(f.Time)
+	}
 	return d.err
+}
+
+// Tick moves the packet clock to now, in nanoseconds since the Unix epoch: it judges
+// the rows and publishes the events that are due. No frame older than that may
+// follow, but for the order of packets in a capture.
+func (d *Detector) Tick(now int64) {
+	d.lastTick = now
+	if d.connections != nil {
+		d.connections.tracker.Tick(now)
+	}
+	d.score()
+	d.incidents.mu.Lock()
+	defer d.incidents.mu.Unlock()
+	d.catchUp(now)
+}
+
+// catchUp publishes what is due at the time now, of a row or a tick.
+func (d *Detector) catchUp(now int64) {
+	if now < d.last-maxStepBack {
+		d.advance(never - 1) // the clock was set back: what was open is over
+		d.last = now
+	}
+	d.last = max(d.last, now)
+	d.advance(now)
 }
 
 // Finish makes the rows of the connections still open, scores what is left and
@@ -213,13 +305,15 @@ func (d *Detector) Finish() error {
 
 // flush ends all connections and incidents: what follows begins a new time.
 func (d *Detector) flush() {
-	if d.tracker != nil {
-		d.tracker.Flush()
+	if d.connections != nil {
+		d.connections.tracker.Flush()
 	}
 	if d.packets != nil {
-		d.packets.Flush()
+		d.packets.packets.Flush()
 	}
 	d.score()
+	d.incidents.mu.Lock()
+	defer d.incidents.mu.Unlock()
 	d.advance(never - 1)
 	d.last = 0
 }
@@ -227,16 +321,20 @@ func (d *Detector) flush() {
 // maxStepBack is how far the time of rows may run back, ns.
 const maxStepBack = 60 * second
 
-// Stats returns the counters so far.
+// Stats returns the counters so far. Those of a common table are of all its
+// Detectors.
 func (d *Detector) Stats() Stats {
 	s := d.stats
 	s.Outcomes = d.decoder.Counts
-	if d.tracker != nil {
-		s.Tracker = d.tracker.Stats()
+	if d.connections != nil {
+		s.Tracker, s.Open = d.connections.tracker.Stats(), d.connections.tracker.Open()
 	}
 	if d.packets != nil {
-		s.Packets = d.packets.Stats()
+		s.Packets = d.packets.packets.Stats()
 	}
+	s.Suppressed = d.suppressed.counts()
+	d.incidents.mu.Lock()
+	defer d.incidents.mu.Unlock()
 	s.Incidents, s.Early = d.incidents.total, d.incidents.early
 	return s
 }
@@ -247,10 +345,9 @@ func (d *Detector) fail(err error) {
 	}
 }
 
-// add takes a row into the batch. The last row of a connection that has been
-// silent since the one before says nothing new.
+// add takes a row into the batch.
 func (d *Detector) add(l *lane, r *features.Row) {
-	if r.Serial > 0 && r.Packets == [2]uint64{} {
+	if r.Silent() {
 		return
 	}
 	d.batch.add(l, r)
@@ -262,25 +359,21 @@ func (d *Detector) add(l *lane, r *features.Row) {
 // score scores the batch and judges its rows in their order.
 func (d *Detector) score() {
 	b := &d.batch
+	if b.n == 0 {
+		return
+	}
 	defer b.clear(d.lanes)
 	if err := b.score(d.lanes); err != nil {
 		d.fail(err)
 		return
 	}
+	d.incidents.mu.Lock()
+	defer d.incidents.mu.Unlock()
 	for k := range b.n {
 		r, scores, models := &b.rows[k], b.scores(k), b.lanes[k].models
-		if r.Time < d.last-maxStepBack {
-			d.advance(never - 1) // the clock was set back: what was open is over
-		}
-		d.last = r.Time
+		d.catchUp(r.Time)
 		d.stats.Judged++
-		d.advance(r.Time)
-		best := -1
-		for m, s := range scores {
-			if s >= models[m].Threshold && (best < 0 || s > scores[best]) {
-				best = m
-			}
-		}
+		best := d.judge(r, models, scores)
 		if best < 0 {
 			continue
 		}
@@ -290,6 +383,28 @@ func (d *Detector) score() {
 		i.add(r, models, scores, best)
 		d.incidents.next = min(d.incidents.next, d.incidents.due(i))
 	}
+}
+
+// judge returns which of the models finds the row anomalous by the highest score,
+// -1 when none does or suppressions hide it.
+func (d *Detector) judge(r *features.Row, models []*scorer, scores []float64) int {
+	best, hidden := -1, -1
+	for m, s := range scores {
+		if s < models[m].Threshold || best >= 0 && s <= scores[best] {
+			continue
+		}
+		if i := d.suppressed.match(r, models[m].index); i >= 0 {
+			if hidden < 0 {
+				hidden = i
+			}
+			continue
+		}
+		best = m
+	}
+	if best < 0 && hidden >= 0 {
+		d.suppressed.count(hidden)
+	}
+	return best
 }
 
 // round rounds v to the given number of decimals.

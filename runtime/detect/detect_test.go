@@ -208,7 +208,7 @@ func TestEventFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]any{
-		"@timestamp": "2001-09-09T01:46:43.0001Z", "ecs.version": "8.17.0",
+		"@timestamp": "2001-09-09T01:46:42.7001Z", "ecs.version": "8.17.0",
 		"event.kind": "alert", "event.action": "incident-new", "event.severity": 1.0, "event.sequence": 1.0,
 		"event.start": "2001-09-09T01:46:40Z", "event.end": "2001-09-09T01:46:40.0001Z", "event.risk_score": 50.1,
 		"observer.name": "gw", "observer.product": "picket", "observer.type": "ids",
@@ -239,7 +239,7 @@ func TestMemo(t *testing.T) {
 	two := &scorer{Model: Model{Scorer: rule(func(row []float32) float32 { return row[0] / 100 })}, columns: []int{0}, scores: make([]float32, maxBatch)}
 	three := *two
 	three.scores = make([]float32, maxBatch)
-	lanes := []*lane{newLane(2, []*scorer{one, two}), newLane(1, []*scorer{&three})}
+	lanes := []*lane{newLane(make([]string, 2), []*scorer{one, two}), newLane(make([]string, 1), []*scorer{&three})}
 	b := newBatch(lanes...)
 	scored := 0
 	for range 2000 {

@@ -41,7 +41,7 @@ type eventInfo struct {
 	Severity int       `json:"severity"`   // 1 low, 2 medium, 3 high
 	Start    time.Time `json:"start"`      // first packet
 	End      time.Time `json:"end"`        // last packet
-	Sequence uint64    `json:"sequence"`   // of this process's events, from 1
+	Sequence uint64    `json:"sequence"`   // without gaps, from 1: of this process, or of the gateway's queue on disk
 }
 
 type observer struct {
@@ -144,11 +144,10 @@ func (e Evidence) word(v float64) string {
 
 func utc(ns int64) time.Time { return time.Unix(0, ns).UTC() }
 
-// message says in words what an incident is.
-func (i *incident) message() string {
+// message says in words what an incident is; r is its peak with the addresses to show.
+func (i *incident) message(r *features.Row) string {
 	what := "acts unusually towards"
 	targets, ports, sources := i.targets.Count(), i.portCount(), i.sources.Count()
-	r := &i.peak
 	who, whom := r.Src.String(), r.Dst.String()
 	service := features.ServiceName(r.Proto, r.DstPort)
 	switch {

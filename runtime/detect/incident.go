@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/picket-ids/picket/capture"
 	"github.com/picket-ids/picket/features"
@@ -15,7 +16,7 @@ const (
 	second = int64(1e9)
 	// openDelay lets the first event of an incident tell more than its first
 	// connection.
-	openDelay = 1 * second
+	openDelay = second * 7 / 10
 	// crampedDelay is that of a small incident while there is little room.
 	crampedDelay = 30 * second
 	// updateInterval is the least between two updates of an incident.
@@ -52,16 +53,24 @@ type incident struct {
 	sources, targets     features.Sketch
 	ports                features.Sketch
 
-	score  float64 // the highest, and what gave it:
-	model  *scorer
-	peak   features.Row // its Values are the incident's own
-	scores []float64    // the highest of each model
+	score   float64 // the highest, and what gave it:
+	model   *scorer
+	peak    features.Row // its Values are the incident's own
+	scores  []float64    // the highest of each model
+	verdict *verdict     // of a model that is not loaded any more, in the place of model
+}
+
+// verdict is what an event says of the model that gave the highest score.
+type verdict struct {
+	model     ModelID
+	threshold float64
+	why       []Evidence
 }
 
 // due returns when the incident's next event is. While there is little room, one of
 // a few rows is not published at once: it may have to make way unheard, so that
 // traffic made of endless pairs of addresses gives no endless events.
-func (t *incidents) due(i *incident) int64 {
+func (t *Incidents) due(i *incident) int64 {
 	switch quiet := i.lastRow + quietTime; {
 	case i.events == 0 && i.rows < severalPeers && len(t.open) > maxIncidents*3/4:
 		return i.opened + crampedDelay
@@ -74,20 +83,48 @@ func (t *incidents) due(i *incident) int64 {
 	}
 }
 
-// incidents holds the open ones.
-type incidents struct {
+// Incidents is a table of open incidents.
+type Incidents struct {
+	mu sync.Mutex // held for a batch of rows, and by none for long
+
 	open     []*incident // in the order in which they opened
 	bySource map[capture.Addr]*incident
 	byVictim map[capture.Addr]*incident // the crowded ones
 	next     int64                      // no event is due earlier
 	total    uint64
 	early    uint64 // ended before their time, for want of room
-	models   int
+	sequence uint64
+	models   []*scorer // of the Detector that swapped last, for their places in scores
+}
+
+// NewIncidents returns an empty table.
+func NewIncidents() *Incidents {
+	return &Incidents{bySource: map[capture.Addr]*incident{}, byVictim: map[capture.Addr]*incident{}, next: never}
+}
+
+// swap makes the table ready for models in the place of d's: what d's said of the
+// open incidents is written down, and the scores move to the places of the models
+// of the same names.
+func (t *Incidents) swap(d *Detector, models []*scorer) {
+	for _, i := range t.open {
+		if i.model != nil {
+			m := d.models[i.model.index]
+			i.verdict, i.model = &verdict{m.id(), m.Threshold, d.explain(m, i.peak.Values)}, nil
+		}
+		scores := make([]float64, len(models))
+		for k, m := range models {
+			if old := slices.IndexFunc(t.models, func(o *scorer) bool { return o.Name == m.Name }); old >= 0 {
+				scores[k] = i.scores[old]
+			}
+		}
+		i.scores = scores
+	}
+	t.models = models
 }
 
 // join returns the incident that r belongs to, a new one if need be: that of its
 // source, or else that of the crowd around its victim.
-func (t *incidents) join(r *features.Row) *incident {
+func (t *Incidents) join(r *features.Row) *incident {
 	if i := t.bySource[r.Src]; i != nil {
 		return i
 	}
@@ -95,7 +132,7 @@ func (t *incidents) join(r *features.Row) *incident {
 		return i
 	}
 	i := &incident{source: r.Src, victim: r.Dst, start: r.Start, end: r.End, opened: r.Time, lastRow: r.Time,
-		scores: make([]float64, t.models)}
+		scores: make([]float64, len(t.models))}
 	t.open = append(t.open, i)
 	t.bySource[r.Src] = i
 	t.total++
@@ -105,7 +142,7 @@ func (t *incidents) join(r *features.Row) *incident {
 
 // gather makes one incident of those around i's victim when they are a crowd.
 // The ones that were published go on by themselves.
-func (t *incidents) gather(i *incident) *incident {
+func (t *Incidents) gather(i *incident) *incident {
 	var first *incident
 	n := 0
 	for _, o := range t.open {
@@ -132,7 +169,7 @@ func (t *incidents) gather(i *incident) *incident {
 	return first
 }
 
-func (t *incidents) close(i *incident) {
+func (t *Incidents) close(i *incident) {
 	if i.crowded {
 		delete(t.byVictim, i.victim)
 	} else {
@@ -157,7 +194,7 @@ func (i *incident) merge(o *incident) {
 	i.targets.Merge(&o.targets)
 	i.ports.Merge(&o.ports)
 	if o.score > i.score {
-		i.score, i.model, i.peak = o.score, o.model, o.peak
+		i.score, i.model, i.peak, i.verdict = o.score, o.model, o.peak, o.verdict
 	}
 	for m, s := range o.scores {
 		i.scores[m] = max(i.scores[m], s)
@@ -188,17 +225,17 @@ func (i *incident) add(r *features.Row, models []*scorer, scores []float64, best
 		k := models[m].index
 		i.scores[k] = max(i.scores[k], s)
 	}
-	if i.model == nil || scores[best] > i.score {
+	if i.model == nil && i.verdict == nil || scores[best] > i.score {
 		values := append(i.peak.Values[:0], r.Values...)
 		i.peak = *r
 		i.peak.Values = values
-		i.score, i.model = scores[best], models[best]
+		i.score, i.model, i.verdict = scores[best], models[best], nil
 	}
 }
 
 // least returns the incident that matters least: the one of the fewest
 // connections, of those the one quiet longest.
-func (t *incidents) least() *incident {
+func (t *Incidents) least() *incident {
 	return slices.MinFunc(t.open, func(a, b *incident) int {
 		return cmp.Or(cmp.Compare(a.connections, b.connections), cmp.Compare(a.lastRow, b.lastRow))
 	})
@@ -207,7 +244,7 @@ func (t *incidents) least() *incident {
 // makeRoom ends an incident early when as many as may be are open and r begins
 // another.
 func (d *Detector) makeRoom(r *features.Row) {
-	t := &d.incidents
+	t := d.incidents
 	if len(t.open) < maxIncidents || t.bySource[r.Src] != nil || t.byVictim[r.Dst] != nil {
 		return
 	}
@@ -250,30 +287,37 @@ func (d *Detector) publish(i *incident, phase string, time int64) {
 	if i.id == "" {
 		i.id = d.incidentID(i)
 	}
-	m := i.model
-	d.sequence++
-	r := &i.peak
+	said := i.verdict
+	if said == nil {
+		m := d.models[i.model.index] // of this Detector's own session
+		said = &verdict{m.id(), m.Threshold, d.explain(m, i.peak.Values)}
+	}
+	d.incidents.sequence++
+	r := i.peak
+	if a := d.cfg.Anonymizer; a != nil {
+		r.Src, r.Dst, r.OuterSrc, r.OuterDst = a.Addr(r.Src), a.Addr(r.Dst), a.Addr(r.OuterSrc), a.Addr(r.OuterDst)
+	}
 	e := &Event{
 		Timestamp: utc(time),
 		ECS:       ecs{ecsVersion},
-		Message:   i.message(),
+		Message:   i.message(&r),
 		Event: eventInfo{
 			ID: fmt.Sprintf("%s-%d", i.id, i.events), Kind: "alert",
 			Category: []string{"network", "intrusion_detection"}, Type: []string{"info"},
 			Action: "incident-" + phase, Risk: round(100*i.score, 1), Severity: i.severity(),
-			Start: utc(i.start), End: utc(i.end), Sequence: d.sequence,
+			Start: utc(i.start), End: utc(i.end), Sequence: d.incidents.sequence,
 		},
 		Observer:    observer{d.cfg.Gateway, "ids", "picket", d.cfg.Version},
 		Source:      &endpoint{r.Src.String(), r.SrcPort, i.packets[0], i.octets[0]},
 		Destination: &endpoint{r.Dst.String(), r.DstPort, i.packets[1], i.octets[1]},
 		Network: network{
-			Type: networkType(r.Src), Transport: transport(r.Proto), Protocol: features.ServiceName(r.Proto, r.DstPort), CommunityID: r.CommunityID(),
+			Type: networkType(i.peak.Src), Transport: transport(r.Proto), Protocol: features.ServiceName(r.Proto, r.DstPort), CommunityID: r.CommunityID(),
 			Packets: i.packets[0] + i.packets[1], Bytes: i.octets[0] + i.octets[1],
 		},
 		Picket: Details{
 			Phase: phase, Incident: i.id, Rows: i.rows, Connections: i.connections, Refused: i.refused,
 			Sources: i.sources.Count(), Targets: i.targets.Count(), Ports: i.portCount(),
-			Score: round(i.score, 6), Threshold: m.Threshold, Model: m.id(), Why: d.explain(m, r.Values),
+			Score: round(i.score, 6), Threshold: said.threshold, Model: said.model, Why: said.why,
 		},
 	}
 	if r.Tunnel != capture.TunnelNone {
@@ -295,9 +339,12 @@ func (i *incident) portCount() int { return min(i.ports.Count(), int(i.rows)) }
 // incidentID is the same for the same traffic seen by the same gateway with the
 // same model, so that a repeated scan adds no event at its subscribers.
 func (d *Detector) incidentID(i *incident) string {
-	h := sha256.New()
-	fmt.Fprintln(h, d.cfg.Gateway, d.models[0].SHA256, i.start, i.source, i.victim, i.opened)
-	return hex.EncodeToString(h.Sum(nil)[:10])
+	what := fmt.Appendln(nil, d.cfg.Gateway, d.models[0].SHA256, i.start, i.source, i.victim, i.opened)
+	sum := sha256.Sum256(what)
+	if d.cfg.Anonymizer != nil {
+		sum = d.cfg.Anonymizer.Sum(what)
+	}
+	return hex.EncodeToString(sum[:10])
 }
 
 // maxEvidence is how many features an event names.

@@ -23,6 +23,7 @@ const EnvLibrary = "PICKET_ONNXRUNTIME"
 
 const (
 	minMinor = 21 // ONNX Runtime 1.21: the C API level that onnxruntime_go v1.19.0 asks for
+	cpus     = "/sys/devices/system/cpu/possible"
 	wayOut   = "install libonnxruntime1.21 (Debian 13 or newer) or set " + EnvLibrary + " to a libonnxruntime.so of version 1.21 or newer"
 )
 
@@ -63,6 +64,9 @@ func OpenLibrary(path string) (*Library, error) {
 	noisy, err := checkLibrary(path)
 	if err != nil {
 		return nil, fmt.Errorf("load ONNX Runtime %s: %w", path, err)
+	}
+	if _, err := os.Stat(cpus); err != nil && runtime.GOARCH == "arm64" {
+		return nil, fmt.Errorf("load ONNX Runtime %s: it would end this process, as it cannot read %s: mount /sys", path, cpus)
 	}
 	if !strings.Contains(path, "/") {
 		path = "./" + path // dlopen looks a bare name up elsewhere

@@ -1,3 +1,5 @@
+//go:build !nohtml
+
 package report
 
 import (

@@ -1,0 +1,736 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/picket-ids/picket/capture"
+	"github.com/picket-ids/picket/runtime/detect"
+	"github.com/picket-ids/picket/runtime/metrics"
+	"github.com/picket-ids/picket/runtime/mqtt"
+	"github.com/picket-ids/picket/runtime/onnx"
+	"github.com/picket-ids/picket/runtime/sdnotify"
+	"github.com/picket-ids/picket/runtime/spool"
+)
+
+const (
+	// tick is how often the packet clock moves when nothing else moves it, and how
+	// long a row waits for others to be scored with.
+	tick = 50 * time.Millisecond
+	// maxWaiting events wait in memory for the disk.
+	maxWaiting = 1024
+	// maxOwn conversations with brokers, the last ones, are left out of the capture: the
+	// kernel bounds the memory of its filter.
+	maxOwn = 4
+	// slow is how long a worker may take to answer before it counts as stuck.
+	slow = 5 * time.Second
+	// farewell is how long the end may take while the broker acknowledges.
+	farewell = 5 * time.Second
+)
+
+// daemon is what runs behind run: workers that detect, one goroutine that puts
+// their events in the queue, and one that publishes what is in it.
+type daemon struct {
+	flags   *runFlags
+	log     *slog.Logger
+	std     stdio
+	started time.Time
+
+	workers  []*worker
+	events   chan *detect.Event // from the workers, which never wait for it
+	queue    *spool.Queue       // nil without a broker
+	client   *mqtt.Client       // likewise
+	server   *metrics.Server    // nil without --listen
+	watchdog *sdnotify.Watchdog
+
+	ctx     context.Context // ends with the daemon
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // all goroutines but the workers
+	ending  chan struct{}  // closed when the end begins
+	broken  chan struct{}  // closed when a worker failed
+	failure atomic.Pointer[error]
+
+	info      atomic.Pointer[[]byte]
+	published atomic.Int64  // incidents that are open and told of
+	lost      atomic.Uint64 // events that found no room in memory
+	unqueued  atomic.Uint64 // published past a queue that could not be written
+	refused   atomic.Uint64 // given up, as no broker takes them
+}
+
+// worker is a Live and the Detector that reads it.
+type worker struct {
+	*capture.Live
+	detector    *detect.Detector
+	models      []detect.Model
+	closeModels func()
+	asked       atomic.Bool
+	ask         chan func() // done between two frames
+	ended       chan struct{}
+}
+
+// Next implements capture.Source. Whatever touches the Detector from outside is done
+// here, between two frames.
+func (w *worker) Next(f *capture.Frame) error {
+	if w.asked.Load() {
+		w.asked.Store(false)
+		w.answer()
+	}
+	return w.Live.Next(f)
+}
+
+func (w *worker) answer() {
+	for {
+		select {
+		case fn := <-w.ask:
+			fn()
+		default:
+			return
+		}
+	}
+}
+
+// post has fn done in w's goroutine, or in its place when that has ended.
+func (w *worker) post(fn func()) {
+	select {
+	case w.ask <- fn:
+		w.asked.Store(true)
+		select {
+		case <-w.ended:
+			w.answer()
+		default:
+		}
+	case <-w.ended:
+		fn()
+	}
+}
+
+// start sets the goroutines going.
+func (d *daemon) start() {
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.ending, d.broken = make(chan struct{}), make(chan struct{})
+	for _, w := range d.workers {
+		go d.work(w)
+	}
+	d.wg.Go(d.keep)
+	d.wg.Go(d.lookout)
+	if d.client != nil {
+		d.wg.Go(d.publish)
+		if d.flags.healthEvery > 0 {
+			d.wg.Go(d.report)
+		}
+	}
+}
+
+// work detects until the capture is closed.
+func (d *daemon) work(w *worker) {
+	defer close(w.ended)
+	err := w.detector.Run(context.Background(), w)
+	if errors.Is(err, fs.ErrClosed) {
+		err = nil
+	}
+	// Both: what a model cannot score is said by the first.
+	if err = errors.Join(err, w.detector.Finish()); err != nil && d.failure.CompareAndSwap(nil, &err) {
+		close(d.broken)
+	}
+}
+
+// failed returns the error of a worker.
+func (d *daemon) failed() error {
+	if err := d.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// pause runs fn while no worker detects. Packets wait in the rings.
+func (d *daemon) pause(fn func()) {
+	var still sync.WaitGroup
+	release := make(chan struct{})
+	defer close(release)
+	for _, w := range d.workers {
+		still.Add(1)
+		w.post(func() {
+			still.Done()
+			select {
+			case <-w.ended:
+			case <-release:
+			}
+		})
+	}
+	still.Wait()
+	fn()
+}
+
+// alive reports whether all workers answer.
+func (d *daemon) alive() bool {
+	deadline := time.After(slow)
+	for _, w := range d.workers {
+		done := make(chan struct{})
+		go w.post(func() { close(done) })
+		select {
+		case <-done:
+		case <-deadline:
+			return false
+		}
+	}
+	return true
+}
+
+// lookout logs what becomes of the interfaces, and once a minute that packets are lost.
+func (d *daemon) lookout() {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	away := map[string]string{}
+	var told time.Time
+	var dropped, known uint64
+	for {
+		dropped = 0
+		for n, w := range d.workers {
+			for _, s := range w.Live.Stats() {
+				dropped += s.Dropped
+				why := ""
+				if !s.Up {
+					why = fmt.Sprint(s.Away)
+				}
+				if n > 0 || away[s.Name] == why {
+					continue
+				}
+				if away[s.Name] = why; why != "" {
+					d.log.Warn("interface is away", "interface", s.Name, "error", why)
+				} else {
+					d.log.Info("interface is back", "interface", s.Name)
+				}
+			}
+		}
+		if dropped > known && time.Since(told) > time.Minute {
+			d.log.Warn("packets dropped by the kernel: more workers, a filter or a larger ring", "packets", dropped-known, "total", dropped)
+			known, told = dropped, time.Now()
+		}
+		select {
+		case <-t.C:
+		case <-d.ending:
+			return
+		}
+	}
+}
+
+// emit takes an event of a worker, which must not wait.
+func (d *daemon) emit(e *detect.Event) {
+	if now := time.Now().UTC(); e.Timestamp.After(now) {
+		e.Timestamp = now // what ends with the daemon, before its time
+	}
+	var open int64
+	switch e.Picket.Phase {
+	case detect.PhaseNew:
+		open = d.published.Add(1)
+	case detect.PhaseEnd:
+		open = d.published.Add(-1)
+	}
+	select {
+	case d.events <- e:
+	default:
+		if d.lost.Add(1) == 1 {
+			d.log.Error("events are lost: the queue on disk does not keep up")
+		}
+	}
+	if d.client != nil && (e.Picket.Phase == detect.PhaseNew && open == 1 || e.Picket.Phase == detect.PhaseEnd && open == 0) {
+		d.client.Announce(d.client.Topic(mqtt.TopicProblem))
+	}
+}
+
+// keep puts events in the queue, in their order, until the workers have ended.
+func (d *daemon) keep() {
+	e := json.NewEncoder(d.std.out)
+	for event := range d.events {
+		if d.queue != nil {
+			d.enqueue(event)
+		}
+		if d.flags.json {
+			if err := e.Encode(event); err != nil {
+				d.log.Error("standard output cannot be written", "error", err)
+				d.flags.json = false
+			}
+		}
+	}
+}
+
+// enqueue adds an event to the queue. While that cannot be written, it is published at
+// once, without a number, and kept in memory while there is no broker either.
+func (d *daemon) enqueue(event *detect.Event) {
+	for {
+		_, err := d.queue.Append(func(seq uint64) ([]byte, error) {
+			event.Event.Sequence = seq
+			return json.Marshal(event)
+		})
+		if err == nil {
+			return
+		}
+		event.Event.Sequence = 0
+		if d.client.Stats().Connected {
+			payload, err := json.Marshal(event)
+			if err != nil {
+				return // it has no place in JSON; Append has said so
+			}
+			ctx, cancel := context.WithTimeout(d.ctx, time.Second)
+			err = d.client.Publish(ctx, mqtt.Message{Topic: d.client.Topic(mqtt.TopicEvent), Payload: payload, QoS: 1})
+			cancel()
+			if err == nil {
+				d.unqueued.Add(1)
+				return
+			}
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-d.ctx.Done():
+			d.lost.Add(1)
+			d.log.Error("event lost: neither disk nor broker takes it", "error", err, "message", event.Message)
+			return
+		}
+	}
+}
+
+// publish gives the client what is in the queue, in order.
+func (d *daemon) publish() {
+	topic := d.client.Topic(mqtt.TopicEvent)
+	for {
+		e, err := d.queue.Next(d.ctx)
+		switch {
+		case d.ctx.Err() != nil || errors.Is(err, spool.ErrClosed):
+			return
+		case err != nil:
+			d.log.Error("the queue cannot be read", "error", err)
+			select {
+			case <-time.After(time.Second):
+			case <-d.ctx.Done():
+			}
+			continue
+		}
+		err = d.client.Publish(d.ctx, mqtt.Message{Topic: topic, Payload: e.Payload, QoS: 1,
+			Acked:   func() { d.queue.Ack(e.Seq) },
+			Dropped: func(error) { d.refused.Add(1); d.queue.Ack(e.Seq) },
+		})
+		if err != nil {
+			d.queue.Return(e.Seq)
+			if d.ctx.Err() != nil || errors.Is(err, mqtt.ErrClosed) {
+				return
+			}
+			d.log.Error("event not published, it stays in the queue", "sequence", e.Seq, "error", err)
+			select {
+			case <-time.After(time.Second):
+			case <-d.ctx.Done():
+			}
+		}
+	}
+}
+
+// dial begins to connect to the broker.
+func (d *daemon) dial() error {
+	r := d.flags
+	c := r.broker
+	topic := func(kind, payload string) mqtt.Message {
+		return mqtt.Message{Topic: c.Topic(kind), Payload: []byte(payload), QoS: 1, Retained: true}
+	}
+	offline := topic(mqtt.TopicStatus, mqtt.Offline)
+	c.Will, c.Farewell = &offline, []mqtt.Message{offline}
+	c.Birth = func() []mqtt.Message {
+		problem := "OFF"
+		if d.published.Load() > 0 {
+			problem = "ON"
+		}
+		return []mqtt.Message{topic(mqtt.TopicStatus, mqtt.Online), topic(mqtt.TopicInfo, string(*d.info.Load())), topic(mqtt.TopicProblem, problem)}
+	}
+	own := ownTraffic{log: d.log}
+	for _, w := range d.workers {
+		own.lives = append(own.lives, w.Live)
+	}
+	c.OnConnect, c.Logger = own.leaveOut, d.log
+	if r.assistant {
+		c.HomeAssistant = &mqtt.HomeAssistant{Prefix: r.assistantAt, Version: version, Health: sensors}
+	}
+	var err error
+	d.client, err = mqtt.Start(c)
+	return err
+}
+
+// ownTraffic leaves the conversations with brokers out of captures.
+type ownTraffic struct {
+	mu    sync.Mutex
+	lives []*capture.Live
+	peers []capture.Peer
+	log   *slog.Logger
+}
+
+// leaveOut is called with each new conversation.
+func (o *ownTraffic) leaveOut(local, remote netip.AddrPort) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.peers = append(o.peers, capture.Peer{Local: local, Remote: remote})
+	o.peers = o.peers[max(0, len(o.peers)-maxOwn):]
+	for _, l := range o.lives {
+		if err := l.Exclude(o.peers...); err != nil {
+			o.log.Warn("the conversation with the broker is not left out of the capture", "error", err)
+		}
+	}
+}
+
+// close ends what open has begun, from the packets to the broker.
+func (d *daemon) close() error {
+	var errs []error
+	if d.watchdog != nil {
+		d.watchdog.Stop()
+	}
+	if d.ctx != nil {
+		close(d.ending)
+	}
+	for _, w := range d.workers {
+		if w.Live != nil {
+			errs = append(errs, w.Live.Close())
+		}
+	}
+	if d.ctx != nil {
+		for _, w := range d.workers {
+			<-w.ended
+		}
+	}
+	for _, w := range d.workers {
+		w.closeModels()
+	}
+	if d.events != nil {
+		close(d.events)
+	}
+	if d.ctx != nil {
+		d.settle()
+		d.cancel()
+		d.wg.Wait()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	if d.client != nil {
+		// What is not acknowledged stays in the queue.
+		if !d.client.Stats().Connected {
+			cancel()
+		}
+		if n, err := d.client.Close(ctx); n > 0 && d.queue == nil {
+			errs = append(errs, err)
+		}
+	}
+	if d.queue != nil {
+		if n := d.queue.Stats().Pending; n > 0 {
+			d.log.Info("events stay in the queue for the next start", "events", n)
+		}
+		errs = append(errs, d.queue.Close())
+	}
+	if d.server != nil {
+		errs = append(errs, d.server.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// settle waits until the broker has what is in the queue, as long as it takes it.
+func (d *daemon) settle() {
+	if d.queue == nil {
+		return
+	}
+	for end := time.Now().Add(farewell); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if !d.client.Stats().Connected || d.queue.Stats().Pending == 0 && len(d.events) == 0 {
+			return
+		}
+	}
+}
+
+// health is the JSON object of the health topic.
+type health struct {
+	Time       time.Time         `json:"time"`
+	Version    string            `json:"version"`
+	Uptime     int64             `json:"uptime"` // s
+	Packets    uint64            `json:"packets"`
+	Bytes      uint64            `json:"bytes"`   // on the wire
+	Dropped    uint64            `json:"dropped"` // by the kernel
+	Outcomes   map[string]uint64 `json:"outcomes"`
+	Interfaces []ifaceHealth     `json:"interfaces"`
+	Rows       rowHealth         `json:"rows"`
+	Incidents  incidentHealth    `json:"incidents"`
+	Events     eventHealth       `json:"events"`
+	Queue      *spool.Stats      `json:"queue,omitempty"`
+	Broker     *brokerHealth     `json:"broker,omitempty"`
+	Memory     memoryHealth      `json:"memory"`
+	Problems   []string          `json:"problems"`
+}
+
+type ifaceHealth struct {
+	Name     string `json:"name"`
+	Up       bool   `json:"up"`
+	Received uint64 `json:"received"`
+	Dropped  uint64 `json:"dropped"` // by the kernel
+	Returns  uint64 `json:"returns"` // times that it went away and came back
+}
+
+type rowHealth struct {
+	Connections uint64   `json:"connections"` // begun
+	Open        int      `json:"open"`        // connections now
+	Evicted     uint64   `json:"evicted"`     // connections judged early, as too many were open
+	Judged      uint64   `json:"judged"`
+	Anomalous   uint64   `json:"anomalous"`
+	Suppressed  []uint64 `json:"suppressed"` // by each suppression of the config
+	BadScores   uint64   `json:"bad_scores"`
+}
+
+type incidentHealth struct {
+	Open  int64  `json:"open"`
+	Total uint64 `json:"total"`
+	Early uint64 `json:"early"` // ended before their time, as too many were open
+}
+
+type eventHealth struct {
+	Waiting  int    `json:"waiting"`  // in memory, for the disk
+	Lost     uint64 `json:"lost"`     // as too many waited
+	Unqueued uint64 `json:"unqueued"` // published past a queue that could not be written
+	Refused  uint64 `json:"refused"`  // given up, as the broker dropped the connection at each try
+}
+
+type brokerHealth struct {
+	Connected   bool   `json:"connected"`
+	Broker      string `json:"broker"`
+	Connections uint64 `json:"connections"`
+	Attempts    uint64 `json:"attempts"`
+}
+
+type memoryHealth struct {
+	Resident uint64 `json:"resident"` // octets
+}
+
+// sensors are what Home Assistant shows of health.
+var sensors = []mqtt.Sensor{
+	{Path: "packets", Name: "Packets", Total: true},
+	{Path: "dropped", Name: "Dropped packets", Total: true},
+	{Path: "incidents.open", Name: "Open incidents"},
+	{Path: "rows.open", Name: "Open connections"},
+	{Path: "queue.pending", Name: "Events in the queue"},
+	{Path: "memory.resident", Name: "Memory", Unit: "B"},
+}
+
+// measure takes the counters of all parts. It waits for the workers, a tick at most,
+// and without those that are stuck.
+func (d *daemon) measure() *health {
+	h := &health{Time: time.Now().UTC(), Version: version, Uptime: int64(time.Since(d.started).Seconds()), Outcomes: map[string]uint64{},
+		Rows: rowHealth{Suppressed: []uint64{}}, Problems: []string{}}
+	deadline := time.After(slow)
+	for n, w := range d.workers {
+		got := make(chan detect.Stats, 1)
+		bad := make(chan uint64, 1)
+		go w.post(func() {
+			bad <- badScores(w.models)
+			got <- w.detector.Stats()
+		})
+		select {
+		case s := <-got:
+			h.add(&s)
+			h.Rows.BadScores += <-bad
+		case <-deadline:
+			h.Problems = append(h.Problems, fmt.Sprintf("worker %d does not answer", n))
+		}
+		for k, s := range w.Live.Stats() {
+			if n == 0 {
+				h.Interfaces = append(h.Interfaces, ifaceHealth{Name: s.Name, Up: s.Up})
+				if !s.Up {
+					h.Problems = append(h.Problems, fmt.Sprintf("interface %s is away: %v", s.Name, s.Away))
+				}
+			}
+			i := &h.Interfaces[k]
+			i.Received += s.Received
+			i.Dropped += s.Dropped
+			i.Returns = max(i.Returns, s.Returns)
+			h.Dropped += s.Dropped
+		}
+	}
+	h.Incidents.Open = d.published.Load()
+	h.Events = eventHealth{len(d.events), d.lost.Load(), d.unqueued.Load(), d.refused.Load()}
+	if h.Rows.BadScores > 0 {
+		h.Problems = append(h.Problems, "a model gives scores that are no numbers from 0 to 1")
+	}
+	if d.queue != nil {
+		s := d.queue.Stats()
+		h.Queue = &s
+		if s.Err != nil {
+			h.Problems = append(h.Problems, "the queue cannot be written: "+s.Err.Error())
+		}
+	}
+	if d.client != nil {
+		s := d.client.Stats()
+		h.Broker = &brokerHealth{s.Connected, s.Broker, s.Connections, s.Attempts}
+		if !s.Connected {
+			why := "not connected to a broker"
+			if s.Err != nil {
+				why += ": " + s.Err.Error()
+			}
+			h.Problems = append(h.Problems, why)
+		}
+	}
+	h.Memory.Resident = metrics.Resident()
+	return h
+}
+
+// add counts a worker.
+func (h *health) add(s *detect.Stats) {
+	h.Packets += s.Frames
+	h.Bytes += s.Octets
+	for o, count := range s.Outcomes {
+		if count > 0 {
+			h.Outcomes[capture.Outcome(o).String()] += count
+		}
+	}
+	r := &h.Rows
+	r.Connections += s.Tracker.Connections
+	r.Open += s.Open
+	r.Evicted += s.Tracker.Evicted
+	r.Judged += s.Judged
+	r.Anomalous += s.Anomalous
+	h.Incidents.Total, h.Incidents.Early = s.Incidents, s.Early // of the common table
+	for k, count := range s.Suppressed {
+		if k == len(r.Suppressed) {
+			r.Suppressed = append(r.Suppressed, 0)
+		}
+		r.Suppressed[k] += count
+	}
+}
+
+func (d *daemon) problems() []string { return d.measure().Problems }
+
+// report publishes the counters now and then.
+func (d *daemon) report() {
+	t := time.NewTicker(d.flags.healthEvery)
+	defer t.Stop()
+	for {
+		if payload, err := json.Marshal(d.measure()); err == nil {
+			// Without a connection there is nobody to tell.
+			d.client.Publish(d.ctx, mqtt.Message{Topic: d.client.Topic(mqtt.TopicHealth), Payload: payload})
+		}
+		select {
+		case <-t.C:
+		case <-d.ending:
+			return
+		}
+	}
+}
+
+// status is one line for systemctl status.
+func (d *daemon) status() string {
+	return fmt.Sprintf("watching %v", d.flags.interfaces)
+}
+
+// metrics are the counters for Prometheus.
+func (d *daemon) metrics() []metrics.Metric {
+	h := d.measure()
+	var all []metrics.Metric
+	add := func(kind metrics.Kind, name, help string, value float64, labels ...metrics.Label) {
+		all = append(all, metrics.Metric{Name: "picket_" + name, Help: help, Kind: kind, Labels: labels, Value: value})
+	}
+	counter := func(name, help string, value uint64, labels ...metrics.Label) {
+		add(metrics.Counter, name, help, float64(value), labels...)
+	}
+	gauge := func(name, help string, value float64, labels ...metrics.Label) {
+		add(metrics.Gauge, name, help, value, labels...)
+	}
+	counter("packets_total", "Packets read.", h.Packets)
+	counter("bytes_total", "Octets of the packets read, on the wire.", h.Bytes)
+	for _, o := range outcomes {
+		counter("outcomes_total", "Packets by what became of them.", h.Outcomes[o], metrics.Label{Name: "outcome", Value: o})
+	}
+	for _, i := range h.Interfaces {
+		l := metrics.Label{Name: "interface", Value: i.Name}
+		up := 0.0
+		if i.Up {
+			up = 1
+		}
+		gauge("interface_up", "Whether the interface is there and up.", up, l)
+		counter("interface_received_packets_total", "Packets that passed the filter.", i.Received, l)
+		counter("interface_dropped_packets_total", "Packets dropped by the kernel, as the ring was full.", i.Dropped, l)
+		counter("interface_returns_total", "Times that the interface came back.", i.Returns, l)
+	}
+	counter("connections_total", "Connections begun.", h.Rows.Connections)
+	gauge("connections_open", "Connections tracked now.", float64(h.Rows.Open))
+	counter("connections_evicted_total", "Connections judged early, as too many were open.", h.Rows.Evicted)
+	counter("rows_judged_total", "Rows scored.", h.Rows.Judged)
+	counter("rows_anomalous_total", "Rows at or above the threshold that no suppression hid.", h.Rows.Anomalous)
+	for k, n := range h.Rows.Suppressed {
+		counter("rows_suppressed_total", "Anomalous rows hidden, by suppression in the order of the config.", n, metrics.Label{Name: "suppression", Value: fmt.Sprint(k + 1)})
+	}
+	counter("bad_scores_total", "Scores that were no numbers from 0 to 1.", h.Rows.BadScores)
+	gauge("incidents_open", "Incidents open and told of.", float64(h.Incidents.Open))
+	counter("incidents_total", "Incidents opened.", h.Incidents.Total)
+	counter("incidents_early_total", "Incidents ended before their time, as too many were open.", h.Incidents.Early)
+	counter("events_lost_total", "Events lost, as too many waited for the disk.", h.Events.Lost)
+	counter("events_unqueued_total", "Events published past a queue that could not be written.", h.Events.Unqueued)
+	counter("events_refused_total", "Events given up, as the broker dropped the connection at each try.", h.Events.Refused)
+	if q := h.Queue; q != nil {
+		gauge("queue_events", "Events in the queue that are not acknowledged.", float64(q.Pending))
+		gauge("queue_bytes", "Octets of the queue on disk.", float64(q.Bytes))
+		counter("queue_dropped_events_total", "Events dropped since the queue was made, as it was full.", q.Dropped)
+		counter("queue_corrupt_events_total", "Events lost to damage of the disk since the queue was made.", q.Corrupt)
+		counter("queue_written_bytes_total", "Octets written to the queue.", q.Written)
+	}
+	if b := h.Broker; b != nil {
+		up := 0.0
+		if b.Connected {
+			up = 1
+		}
+		gauge("broker_connected", "Whether there is a connection to a broker.", up)
+		counter("broker_connections_total", "Connections made.", b.Connections)
+	}
+	return all
+}
+
+// outcomes are the names of all, so that each has its series from the start.
+var outcomes = func() (names []string) {
+	for o := range capture.NumOutcomes {
+		names = append(names, o.String())
+	}
+	return names
+}()
+
+// modelInfo is what the info topic says of a model.
+type modelInfo struct {
+	detect.ModelID
+	Threshold float64 `json:"threshold"`
+}
+
+func opinions(loaded []*onnx.Model, threshold float64) (all []modelInfo) {
+	for _, m := range loaded {
+		i := modelInfo{detect.ModelID{Name: m.Name, Version: m.Version, SHA256: m.SHA256}, m.Threshold}
+		if threshold > 0 {
+			i.Threshold = threshold
+		}
+		all = append(all, i)
+	}
+	return all
+}
+
+// setInfo makes the payload of the info topic and publishes it.
+func (d *daemon) setInfo(models []modelInfo) {
+	r := d.flags
+	payload, err := json.Marshal(struct {
+		Version      string      `json:"version"`
+		Started      time.Time   `json:"started"`
+		Interfaces   []string    `json:"interfaces"`
+		Filter       string      `json:"filter,omitempty"`
+		Workers      int         `json:"workers"`
+		Models       []modelInfo `json:"models"`
+		Suppressions int         `json:"suppressions"`
+		Anonymize    string      `json:"anonymize"`
+	}{version, d.started.UTC(), r.interfaces, r.live.Filter, r.workers, models, len(r.suppress), string(r.anonymize.Mode)})
+	if err != nil {
+		panic(err) // names and numbers only
+	}
+	d.info.Store(&payload)
+	if d.client != nil {
+		d.client.Announce(d.client.Topic(mqtt.TopicInfo))
+	}
+}

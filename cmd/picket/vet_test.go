@@ -1,0 +1,491 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/picket-ids/picket/models"
+	"github.com/picket-ids/picket/runtime/onnx"
+)
+
+// The test program is the child of a vetting, and what a test makes of one.
+func init() {
+	if len(os.Args) < 2 || os.Args[1] == "model" && (len(os.Args) < 3 || os.Args[2] != "vet") {
+		return
+	}
+	switch os.Args[1] {
+	case "model":
+		main()
+	case "crash": // as C code does: it ends in Go's signal handler
+		syscall.Kill(os.Getpid(), syscall.SIGSEGV)
+		select {}
+	case "limits":
+		if err := limitProcess(vetData); err != nil {
+			fmt.Println(err)
+		}
+		b, _ := os.ReadFile("/proc/self/limits")
+		os.Stdout.Write(b)
+		os.Exit(0)
+	case "vetting": // of the model, by the stand-in, that follow
+		v := vetting{library: os.Args[2], picket: os.Args[3]}
+		_, err := v.open(context.Background(), os.Args[4])
+		fmt.Println(err)
+		os.Exit(0)
+	}
+}
+
+// script writes a stand-in for picket as the child. $PICKET in it is the test program.
+func script(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "child")
+	text = fmt.Sprintf("#!/bin/sh\nPICKET='%s'\n%s\n", executable(t), text)
+	if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func executable(t *testing.T) string {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// bundledModel returns the file of a bundled model.
+func bundledModel(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := models.Read(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+const small = "nslkdd-autoencoder" // the bundled model whose golden rows reach every weight
+
+func TestVetting(t *testing.T) {
+	needLibrary(t)
+	for _, name := range models.Names() {
+		data := bundledModel(t, name)
+		m, err := new(vetting).open(t.Context(), write(t, "model.onnx", data))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		in, err := (&vetting{picket: "/nonexistent"}).open(t.Context(), name) // needs no child
+		if err != nil || in.SHA256 != m.SHA256 || in.Name != name {
+			t.Errorf("%s: bundled: %v", name, err)
+		}
+	}
+}
+
+// TestVettingRefuses holds what the structural check lets through and the child refuses.
+func TestVettingRefuses(t *testing.T) {
+	needLibrary(t)
+	good := bundledModel(t, small)
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name string
+		path string
+		want string
+	}{
+		{"golden score", write(t, "m", edited(t, good, "scores", 1)), "golden row 1: scores 0."},
+		{"golden row", write(t, "m", edited(t, good, "rows", 1)), "golden row "},
+		{"memory", write(t, "m", bomb(t, good, "Concat", 24)), "it wants more memory than the 256 MiB that it is tried with"},
+		{"structure", write(t, "m", bytes.Replace(good, []byte("MatMul"), []byte("NatMul"), 1)), "not an operator that a model may use"},
+		{"feature", write(t, "m", bytes.ReplaceAll(good, []byte(`"srv_count"`), []byte(`"srv_cuont"`))), `"srv_cuont"`},
+		{"cut", write(t, "m", good[:len(good)/2]), "open model "},
+		{"empty", write(t, "m", nil), "open model "},
+		{"directory", t.TempDir(), "not a regular file"},
+		{"fifo", fifo, "not a regular file"},
+		{"device", "/dev/zero", "not a regular file"},
+		{"too large", write(t, "m", make([]byte, maxModel+1)), "larger than 64 MiB"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := new(vetting).open(t.Context(), tt.path)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), tt.path) {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// edited returns a model with a digit of its golden rows or scores changed.
+func edited(t *testing.T, model []byte, field string, n int) []byte {
+	t.Helper()
+	golden := bytes.Index(model, []byte("picket.golden"))
+	at := bytes.Index(model[golden:], []byte(`"`+field+`"`))
+	if golden < 0 || at < 0 {
+		t.Fatal("no golden rows")
+	}
+	at += golden + len(field) + 3
+	for at < len(model) {
+		if c := model[at]; c >= '1' && c <= '8' {
+			model = bytes.Clone(model)
+			model[at] = '9'
+			return model
+		}
+		at += n
+	}
+	t.Fatal("no digit to change")
+	return nil
+}
+
+// bomb adds to a model a constant of 16 MiB, and n nodes that each apply op to what the one before gave, twice.
+func bomb(t *testing.T, model []byte, op string, n int) []byte {
+	t.Helper()
+	field := func(n protowire.Number, b []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, n, protowire.BytesType), b)
+	}
+	number := func(n protowire.Number, v uint64) []byte {
+		return protowire.AppendVarint(protowire.AppendTag(nil, n, protowire.VarintType), v)
+	}
+	name := func(i int) []byte { return fmt.Appendf(nil, "bomb%d", i) }
+	var attributes []byte
+	if op == "Concat" {
+		attributes = field(5, slices.Concat(field(1, []byte("axis")), number(3, 0), number(20, 2)))
+	}
+	extra := field(5, slices.Concat(number(1, 2048), number(1, 2048), number(2, 1), field(8, name(0)), field(9, make([]byte, 16<<20))))
+	for i := range n {
+		extra = append(extra, field(1, slices.Concat(field(1, name(i)), field(1, name(i)), field(2, name(i+1)), field(4, []byte(op)), attributes))...)
+	}
+	dim := field(1, field(2, []byte("n")))
+	extra = append(extra, field(12, slices.Concat(field(1, name(n)), field(2, field(1, slices.Concat(number(1, 1), field(2, slices.Concat(dim, dim)))))))...)
+	return inGraph(t, model, extra)
+}
+
+// inGraph adds fields to the graph of a model.
+func inGraph(t *testing.T, model, extra []byte) []byte {
+	t.Helper()
+	var out []byte
+	for len(model) > 0 {
+		num, typ, n := protowire.ConsumeTag(model)
+		all := n + protowire.ConsumeFieldValue(num, typ, model[max(n, 0):])
+		if n < 0 || all < n {
+			t.Fatal("not a model")
+		}
+		if num == 7 {
+			graph, _ := protowire.ConsumeBytes(model[n:])
+			out = protowire.AppendBytes(protowire.AppendTag(out, 7, protowire.BytesType), append(slices.Clip(graph), extra...))
+		} else {
+			out = append(out, model[:all]...)
+		}
+		model = model[all:]
+	}
+	return out
+}
+
+// TestVettingChild holds what becomes of a child that goes wrong.
+func TestVettingChild(t *testing.T) {
+	needLibrary(t)
+	path := write(t, "m.onnx", bundledModel(t, small))
+	for _, tt := range []struct {
+		name, script, want string
+	}{
+		{"hangs", "exec sleep 1000", "within 300ms"},
+		{"hangs with children", "sleep 1000 & sleep 1000", "within 300ms"},
+		{"reads and hangs", "cat >/dev/null; exec sleep 1000", "within 300ms"},
+		{"floods", "exec yes", "within 300ms"},
+		{"floods the other", "exec yes >&2", "within 300ms"},
+		{"crashes", "kill -SEGV $$", "the model crashed ONNX Runtime (signal: segmentation fault"},
+		{"crashes in Go's hands", `exec "$PICKET" crash`, "the model crashed ONNX Runtime (signal: segmentation violation)"},
+		{"is killed", "kill -KILL $$", "the model crashed ONNX Runtime (signal: killed, as what takes more than 10s"},
+		{"ends", "exit 7", "the model crashed ONNX Runtime (exit status 7)"},
+		{"says nothing", "exit 0", "not picket's answer"},
+		{"speaks of another model", "echo good: 0123456789", "not picket's answer"},
+		{"refuses", "echo 'refused: it is ugly'; exit 2", "it is ugly"},
+		{"good but fails", `"$PICKET" "$@"; kill -BUS $$`, "the model crashed ONNX Runtime (signal: bus error"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := vetting{picket: script(t, tt.script), timeout: 300 * time.Millisecond}
+			if !strings.Contains(tt.want, "within") {
+				v.timeout = 0
+			}
+			_, err := v.open(t.Context(), path)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
+	if _, err := (&vetting{picket: "/nonexistent"}).open(t.Context(), path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no program: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := (&vetting{picket: script(t, "exec sleep 1000")}).open(ctx, path); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// TestVettingEndless checks that a model which computes for hours does not.
+func TestVettingEndless(t *testing.T) {
+	needLibrary(t)
+	path := write(t, "m.onnx", bomb(t, bundledModel(t, small), "MatMul", 2000))
+	_, err := (&vetting{timeout: 300 * time.Millisecond}).open(t.Context(), path)
+	if err == nil || !strings.Contains(err.Error(), "it is not loaded and tried within 300ms") {
+		t.Error(err)
+	}
+}
+
+// TestVettingLeavesNothing checks that the end of a vetting is the end of the child and of its children, and that the end
+// of the process that vets is the end of the child.
+func TestVettingLeavesNothing(t *testing.T) {
+	needLibrary(t)
+	lib, err := onnx.FindLibrary("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := write(t, "m.onnx", bundledModel(t, small))
+	fifo := filepath.Join(t.TempDir(), "alive")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Who lives holds the fifo open for writing: reading ends when nobody does.
+	open := func() *os.File {
+		fd, err := syscall.Open(fifo, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.NewFile(uintptr(fd), fifo)
+	}
+	here := make([]byte, 5)
+	awaitHere := func(f *os.File) {
+		for n := 0; n == 0; runtime.Gosched() { // a fifo that nobody has opened yet is at its end
+			n, _ = f.Read(here)
+		}
+	}
+	alive := open()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		awaitHere(alive)
+		cancel()
+	}()
+	v := vetting{picket: script(t, "exec 9>"+fifo+"; echo here >&9; sleep 1000 & sleep 1000")}
+	if _, err := v.open(ctx, path); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if b, err := io.ReadAll(alive); len(b) != 0 || err != nil { // blocks while one lives
+		t.Errorf("%q, %v", b, err)
+	}
+	alive.Close()
+
+	alive = open()
+	defer alive.Close()
+	cmd := exec.Command(executable(t), "vetting", lib, script(t, "exec 9>"+fifo+"; echo here >&9; exec sleep 1000"), path)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitHere(alive)
+	cmd.Process.Kill()
+	cmd.Wait()
+	if b, err := io.ReadAll(alive); len(b) != 0 || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestVettingLimits(t *testing.T) {
+	out, err := exec.Command(executable(t), "limits").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	got := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		if f := strings.Fields(line); len(f) > 4 {
+			got[strings.Join(f[:3], " ")] = strings.Join(f[3:5], " ")
+		}
+	}
+	for what, want := range map[string]string{
+		"Max cpu time": "10 10", "Max file size": "0 0", "Max core file": "size 0", "Max open files": "64 64",
+	} {
+		if got[what] != want {
+			t.Errorf("%s is %q, want %q", what, got[what], want)
+		}
+	}
+	var soft, hard uint64
+	if _, err := fmt.Sscan(got["Max data size"], &soft, &hard); err != nil || soft != hard || hard < vetData {
+		t.Errorf("Max data size is %q, want %d and more: %v", got["Max data size"], vetData, err)
+	}
+}
+
+// TestVettingReadsOnce checks that what is loaded is what was vetted, whatever becomes of the file.
+func TestVettingReadsOnce(t *testing.T) {
+	needLibrary(t)
+	good := bundledModel(t, small)
+	path, other := write(t, "m.onnx", good), write(t, "other.onnx", bundledModel(t, "nslkdd-xgboost"))
+	v := vetting{picket: script(t, fmt.Sprintf(`cp %s %s; exec "$PICKET" "$@"`, other, path))}
+	m, err := v.open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := onnx.Parse(good, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(path); bytes.Equal(b, good) {
+		t.Fatal("the stand-in has not replaced the file")
+	}
+	if m.SHA256 != want.SHA256 {
+		t.Errorf("loaded %s, which was not vetted", m.Name)
+	}
+	opened, closeAll, err := sessions("", []*onnx.Model{m}, 0)
+	defer closeAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := opened[0].Scorer.(*onnx.Session).CheckGolden(want.Golden); err != nil {
+		t.Error(err)
+	}
+}
+
+// variant returns the model with one to three places damaged as files are: bits, octets, runs of octets.
+func variant(model []byte, seed uint64) []byte {
+	r := rand.New(rand.NewPCG(seed, 5))
+	b := bytes.Clone(model)
+	for range 1 + r.IntN(3) {
+		at := r.IntN(len(b))
+		switch r.IntN(6) {
+		case 0:
+			b[at] = byte(r.Uint32())
+		case 1:
+			b = slices.Delete(b, at, min(len(b), at+1+r.IntN(8)))
+		case 2:
+			b = slices.Insert(b, at, byte(r.Uint32()))
+		case 3:
+			copy(b[at:], b[r.IntN(len(b)):][:1])
+		default:
+			b[at] ^= 1 << r.IntN(8)
+		}
+	}
+	return b
+}
+
+// TestVettingVariants damages models in many ways: none may end this process, and what loads scores the rows
+// that the undamaged model promises as it does.
+func TestVettingVariants(t *testing.T) {
+	needLibrary(t)
+	n := uint64(500)
+	if testing.Short() {
+		n = 60
+	}
+	lib, err := onnx.OpenLibrary("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{small, "nslkdd-xgboost"}
+	var good []*onnx.Model
+	var data [][]byte
+	for _, name := range names {
+		data = append(data, bundledModel(t, name))
+		m, err := onnx.Parse(data[len(data)-1], name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		good = append(good, m)
+	}
+	dir := t.TempDir()
+	var mu sync.Mutex
+	counts := map[string]int{}
+	next, work := make(chan uint64), sync.WaitGroup{}
+	for range 2 {
+		work.Go(func() {
+			for seed := range next {
+				which := seed % uint64(len(names))
+				path := filepath.Join(dir, fmt.Sprintf("%d.onnx", seed))
+				b := variant(data[which], seed)
+				if err := os.WriteFile(path, b, 0o600); err != nil {
+					t.Error(err)
+				}
+				m, err := new(vetting).open(t.Context(), path)
+				what := "refused by the structure"
+				_, unsound := onnx.Parse(b, path)
+				switch {
+				case err == nil:
+					what = "loaded"
+				case unsound == nil && strings.Contains(err.Error(), "crashed"):
+					what = "crashed the child"
+				case unsound == nil:
+					what = "refused by the child"
+				}
+				if err == nil {
+					if s, err := onnx.OpenSession(lib, m); err != nil {
+						t.Errorf("seed %d: vetted, but %v", seed, err)
+					} else {
+						if err := s.CheckGolden(good[which].Golden); err != nil {
+							t.Errorf("seed %d: %v", seed, err)
+						}
+						s.Close()
+					}
+				}
+				mu.Lock()
+				counts[names[which]+" "+what]++
+				mu.Unlock()
+			}
+		})
+	}
+	for seed := range n {
+		next <- seed
+	}
+	close(next)
+	work.Wait()
+	t.Log(counts)
+	if counts[small+" refused by the child"] == 0 || counts[small+" loaded"] == 0 {
+		t.Errorf("the variants are too tame or too wild: %v", counts)
+	}
+}
+
+// TestSessionsShareModels checks that several goroutines score with sessions of the same models.
+func TestSessionsShareModels(t *testing.T) {
+	needLibrary(t)
+	flags := modelFlags{names: []string{small, write(t, "m.onnx", bundledModel(t, "nslkdd-xgboost"))}, threshold: 0.75}
+	if got := flags.unsigned(); len(got) != 1 || got[0] != flags.names[1] {
+		t.Errorf("unsigned %q", got)
+	}
+	loaded, err := flags.load(t.Context())
+	if err != nil || len(loaded) != 2 {
+		t.Fatal(err)
+	}
+	var work sync.WaitGroup
+	for range 3 {
+		work.Go(func() {
+			opened, closeAll, err := sessions("", loaded, flags.threshold)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for i, d := range opened {
+				if err := d.Scorer.(*onnx.Session).CheckGolden(loaded[i].Golden); err != nil || d.Threshold != 0.75 || d.SHA256 != loaded[i].SHA256 {
+					t.Error(err, d.Threshold, d.SHA256)
+				}
+			}
+			if n := badScores(opened); n > 0 {
+				t.Errorf("%d bad scores", n)
+			}
+			closeAll()
+			closeAll()
+		})
+	}
+	work.Wait()
+}

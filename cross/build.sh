@@ -1,0 +1,91 @@
+#!/bin/sh
+# Builds one target:
+#
+#	sh cross/build.sh TARGET	leaves in build/cross/TARGET:
+#
+#	picket, libonnxruntime.so(.sha256)	program and library (amd64, arm64), for systems with glibc 2.28 or newer
+#	folder/				the same with a glibc of their own, for all other systems
+#	one/picket			folder/ in one file
+#
+# VERSION is stamped into the program; CROSS_CC is a compiler to use instead of zig's.
+set -eu
+cd "$(dirname "$0")/.."
+
+target=$1
+die() {
+	echo "cross-$target: $*" >&2
+	exit 1
+}
+[ -r "cross/$target.sh" ] || die "no such target: there is no cross/$target.sh"
+# shellcheck source=/dev/null
+. "cross/$target.sh"
+for tool in go readelf objdump; do
+	command -v "$tool" >/dev/null || die "$tool is missing: apt-get install golang binutils"
+done
+out=build/cross/$target
+mkdir -p "$out"
+
+# The program. No Parquet: it is for training and costs 7 MB. CGO_CFLAGS without -g: with it the C part's debug
+# information, and so this folder's name, would be in the file.
+compiler=${CROSS_CC:-}
+if [ -z "$compiler" ]; then
+	compiler="$(sh cross/zig.sh) cc -target $cc"
+	export ZIG_GLOBAL_CACHE_DIR="$PWD/build/zig/cache" ZIG_LOCAL_CACHE_DIR="$PWD/build/zig/cache"
+fi
+CGO_ENABLED=1 GOOS=linux GOARCH=$goarch GOARM=$goarm CC=$compiler CGO_CFLAGS=-O2 \
+	go build -tags noparquet -trimpath -buildvcs=false \
+	-ldflags "-s -w -buildid= -extldflags=-Wl,-s -X main.version=${VERSION:-devel}" -o "$out/picket" ./cmd/picket
+newest=$(objdump -T "$out/picket" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
+oldest=GLIBC_2.${cc##*.}
+[ "$(printf '%s\n' "$newest" "$oldest" | sort -V | tail -n 1)" = "$oldest" ] ||
+	die "the program needs $newest, newer than $oldest"
+
+# The library.
+case $library in
+debian)
+	sh cross/debian.sh trixie "$debian" "$out/debian" libonnxruntime1.21
+	found=$out/debian/root/usr/lib/$multiarch/libonnxruntime.so.1.21.0
+	echo "$sha256  $found" | sha256sum -c --quiet - || die "Debian's library is another one than cross/$target.sh says"
+	;;
+*)
+	sh cross/debian.sh trixie "$debian" "$out/debian" libstdc++6
+	sh "cross/$library" "$out" "$debian" >/dev/null
+	[ ! -L "$out/libonnxruntime.so" ] || die "an installed libonnxruntime is no part of a delivery: uninstall it"
+	found=$out/libonnxruntime.so
+	;;
+esac
+
+# The folder: program, library, and what these need, by name.
+rm -rf "$out/folder"
+mkdir -p "$out/folder"
+cp "$out/picket" "$out/folder/picket.bin"
+cp "$found" "$out/folder/libonnxruntime.so"
+lib() {
+	for d in "usr/lib/$multiarch" "lib/$multiarch" lib usr/lib; do
+		[ ! -e "$out/debian/root/$d/$1" ] || { echo "$out/debian/root/$d/$1"; return; }
+	done
+	die "no $1 in Debian's packages"
+}
+todo="picket.bin libonnxruntime.so"
+while [ -n "$todo" ]; do
+	next=
+	for f in $todo; do
+		for need in $(readelf -d "$out/folder/$f" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do
+			[ "$need" != "$loader" ] || continue
+			[ ! -e "$out/folder/$need" ] || continue
+			cp -L "$(lib "$need")" "$out/folder/$need"
+			next="$next $need"
+		done
+	done
+	todo=$next
+done
+cp -L "$(lib "$loader")" "$out/folder/picket"
+chmod 755 "$out/folder/picket" "$out/folder/picket.bin"
+(cd "$out/folder" && sha256sum libonnxruntime.so >libonnxruntime.so.sha256)
+
+# One file.
+mkdir -p "$out/one"
+CGO_ENABLED=0 GOOS=linux GOARCH=$goarch GOARM=$goarm go build -trimpath -buildvcs=false -ldflags '-s -w -buildid=' \
+	-o "$out/one/launcher" ./cross/onefile/launcher
+go run ./cross/onefile/pack "$out/one/picket" "$out/one/launcher" "$out/folder"
+echo "$out: picket $(stat -c %s "$out/picket"), folder $(du -sb "$out/folder" | cut -f1), one file $(stat -c %s "$out/one/picket") bytes"

@@ -1,0 +1,25 @@
+# Cross builds, packages and their tests; the Makefile includes it. See cross/README.md.
+
+TARGETS := amd64 arm64 armv7 riscv64
+# The commit's time is the time of all that is packed.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+CROSSENV = VERSION='$(VERSION)' SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)'
+
+.PHONY: cross $(TARGETS:%=cross-%) release cross-test sizes reproducible
+
+cross: $(TARGETS:%=cross-%) ## build for amd64, arm64, armv7 and riscv64; cross-arm64 and so on build one
+
+$(TARGETS:%=cross-%): cross-%:
+	@$(CROSSENV) sh cross/build.sh $*
+
+release: cross ## build, pack, list and sign what is delivered, into build/release
+	@$(CROSSENV) sh cross/release.sh $(TARGETS)
+
+cross-test: ## test what release made, each target under emulation
+	@VERSION='$(VERSION)' bash cross/test.sh $(TARGETS)
+
+sizes: ## sizes, start times and memory of what release made, against their budgets
+	@VERSION='$(VERSION)' bash cross/sizes.sh $(TARGETS)
+
+reproducible: ## build arm64 twice in different folders and compare
+	@$(CROSSENV) sh cross/reproducible.sh arm64

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Unpacks packages of a Debian release with all they depend on, for any architecture, without touching this machine's
+# own package state:
+#
+#	sh cross/debian.sh RELEASE ARCH DIR PACKAGE...	leaves DIR/root and DIR/packages (name version sha256)
+#
+# apt finds them in the mirror this machine uses for Debian and checks them against Debian's signatures.
+set -eu
+
+release=$1 arch=$2 dir=$3
+shift 3
+die() {
+	echo "debian.sh: $*" >&2
+	exit 1
+}
+command -v apt-get >/dev/null || die "needs a Debian machine: apt-get is missing"
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -r $keys ] || die "apt-get install debian-archive-keyring"
+stamp="$release $arch $*"
+[ "$(cat "$dir/done" 2>/dev/null)" != "$stamp" ] || exit 0
+mirror=$(sed -n 's/^URIs: *\([^ ]*\/debian\)\/* *$/\1/p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\/debian\)\/* .*/\2/p' \
+	/etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1)
+[ -n "$mirror" ] || die "no mirror of Debian in /etc/apt/sources.list or sources.list.d"
+
+rm -rf "$dir"
+mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial" "$dir/apt/empty" "$dir/root"
+dir=$(cd "$dir" && pwd)
+: >"$dir/apt/status"
+echo "deb [signed-by=$keys] $mirror $release main" >"$dir/apt/sources.list"
+apt() {
+	apt-get -qq -o Dir::State="$dir/apt" -o Dir::State::status="$dir/apt/status" -o Dir::Cache="$dir/apt" \
+		-o Dir::Etc::sourcelist="$dir/apt/sources.list" -o Dir::Etc::sourceparts="$dir/apt/empty" \
+		-o Dir::Etc::preferencesparts="$dir/apt/empty" -o APT::Architecture="$arch" -o APT::Architectures="$arch" \
+		-o Acquire::Languages=none -o APT::Sandbox::User=root "$@"
+}
+apt update >&2
+apt -y -d --no-install-recommends install "$@" >&2
+for deb in "$dir"/apt/archives/*.deb; do
+	# in parts, because /lib is a link in the older ones of a root and a folder in the newer
+	dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$dir/root" --keep-directory-symlink
+	echo "$(dpkg-deb -f "$deb" Package) $(dpkg-deb -f "$deb" Version) $(sha256sum "$deb" | cut -d' ' -f1)"
+done >"$dir/packages"
+rm -rf "$dir/apt"
+echo "$stamp" >"$dir/done"

@@ -1,0 +1,238 @@
+package onefile
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// packed packs a folder of a few files and opens the result.
+func packed(t *testing.T, content string) (*pack, []byte) {
+	t.Helper()
+	folder := t.TempDir()
+	for name, data := range map[string]string{Loader: "loader", Program: content, Library: strings.Repeat("library ", 100_000), Library + ".sha256": "no"} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	if err := Write(&out, strings.NewReader("launcher"), folder); err != nil {
+		t.Fatal(err)
+	}
+	p, err := reopen(t, out.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, out.Bytes()
+}
+
+func reopen(t *testing.T, data []byte) (*pack, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "picket")
+	if err := os.WriteFile(path, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return open(f)
+}
+
+// ownFolder is a folder that only this user can write to.
+func ownFolder(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "cache")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := private(dir); err != nil {
+		t.Fatalf("the tests' temporary folder will not do: %v", err)
+	}
+	return dir
+}
+
+func TestUnpackedOnceAndMended(t *testing.T) {
+	p, _ := packed(t, "program")
+	place := ownFolder(t)
+	dir, err := p.in(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, Program)
+	before, err := os.Stat(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := p.in(place); again != dir || err != nil {
+		t.Errorf("the second time: %q, %v", again, err)
+	}
+	if after, err := os.Stat(program); err != nil || !os.SameFile(before, after) {
+		t.Errorf("unpacked twice: %v", err)
+	}
+	for name, damage := range map[string]func() error{
+		"a bit":           func() error { return os.WriteFile(program, []byte("prograM"), 0o755) },
+		"cut":             func() error { return os.Truncate(program, 3) },
+		"gone":            func() error { return os.Remove(program) },
+		"a link":          func() error { return errors.Join(os.Remove(program), os.Symlink("/bin/sh", program)) },
+		"others write":    func() error { return os.Chmod(program, 0o777) },
+		"not executable":  func() error { return os.Chmod(program, 0o444) },
+		"a file, no more": func() error { return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o644)) },
+	} {
+		if err := os.Chmod(program, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		if p.check(dir) == nil {
+			t.Errorf("%s: not noticed", name)
+		}
+		if _, err := p.in(place); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, err := os.ReadFile(program); string(got) != "program" || err != nil {
+			t.Errorf("%s: not mended: %q, %v", name, got, err)
+		}
+	}
+	if left, err := os.ReadDir(place); len(left) != 1 || err != nil {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestTogether(t *testing.T) {
+	p, _ := packed(t, "program")
+	place := ownFolder(t)
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			dir, err := p.in(place)
+			if err != nil {
+				t.Error(err)
+			} else if err := p.check(dir); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if left, err := os.ReadDir(place); len(left) != 1 || err != nil {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// A new version deletes an old one, but not while that runs, and nothing else.
+func TestTidy(t *testing.T) {
+	place := ownFolder(t)
+	if err := os.WriteFile(filepath.Join(place, "notes"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	old, _ := packed(t, "old")
+	dir, err := old.in(place) // and keeps its lock, as a running program does
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale, _ := packed(t, "stale")
+	if err := stale.replace(place, filepath.Join(place, stale.id)); err != nil {
+		t.Fatal(err)
+	}
+	fresh, _ := packed(t, "new")
+	if _, err := fresh.in(place); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.check(dir); err != nil {
+		t.Errorf("the one that runs: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(place, stale.id)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the one that does not run: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(place, "notes")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPrivate(t *testing.T) {
+	dir := ownFolder(t)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	below := filepath.Join(dir, "mine")
+	if err := os.Mkdir(below, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{dir, below} {
+		if err := private(d); err == nil || !strings.Contains(err.Error(), "others can write to "+dir) {
+			t.Errorf("%s: %v", d, err)
+		}
+	}
+	p, _ := packed(t, "program")
+	if _, err := p.in(below); err == nil {
+		t.Error("unpacked where others can write")
+	}
+}
+
+// Whatever byte is changed: the files come out as they went in, or not at all.
+func TestDamaged(t *testing.T) {
+	_, whole := packed(t, "program")
+	unpack := func(data []byte) (map[string]*memoryFile, error) {
+		files := map[string]*memoryFile{}
+		p, err := reopen(t, data)
+		if err != nil {
+			return nil, err
+		}
+		return files, p.unpack(func(name string) (io.WriteCloser, error) {
+			files[name] = new(memoryFile)
+			return files[name], nil
+		})
+	}
+	want, err := unpack(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(want) != 3 || want[Program].String() != "program" || want[Library].Len() != 800_000 {
+		t.Fatalf("unpacked %d files, %v", len(want), want[Program])
+	}
+	for _, n := range []int{0, 3, trailerLen, len(whole) / 2, len(whole) - 1} {
+		if _, err := unpack(whole[:n]); err == nil {
+			t.Errorf("cut to %d bytes of %d: accepted", n, len(whole))
+		}
+	}
+	for i := len("launcher"); i < len(whole); i++ {
+		data := bytes.Clone(whole)
+		data[i] ^= 0x10
+		got, err := unpack(data)
+		if err != nil {
+			continue
+		}
+		for name := range want {
+			if got[name] == nil || got[name].String() != want[name].String() {
+				t.Errorf("byte %d of %d changed: another %s", i, len(whole), name)
+			}
+		}
+	}
+}
+
+type memoryFile struct{ bytes.Buffer }
+
+func (*memoryFile) Close() error { return nil }
+
+func TestManifestNames(t *testing.T) {
+	p, whole := packed(t, "program")
+	start := int64(len("launcher")) + p.data.Size()
+	for _, name := range []string{"../x", "/etc/x", ".", "..", "a/b"} {
+		line := fmt.Sprintf("%064x 0 %s\n", 0, name)
+		data := append(append(bytes.Clone(whole[:start]), line...), whole[len(whole)-trailerLen:]...)
+		sum := sha256.Sum256([]byte(line))
+		copy(data[len(data)-trailerLen+16:], sum[:])
+		if _, err := reopen(t, data); !errors.Is(err, errDamaged) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}

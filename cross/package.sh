@@ -1,0 +1,135 @@
+#!/bin/sh
+# Packs what build.sh made of a target into build/release: tar.gz, one file, deb, rpm, apk, ipk, SBOM.
+#
+#	sh cross/package.sh TARGET
+#
+# deb and rpm of amd64 and arm64 use the system's C library. All else brings its own: apk and ipk are for systems with
+# musl, and Debian's build of ONNX Runtime for armv7 and riscv64 needs a newer glibc than most boards have.
+set -eu
+cd "$(dirname "$0")/.."
+
+target=$1
+# shellcheck source=/dev/null
+. "cross/$target.sh"
+nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
+version=${VERSION:-devel}
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH
+in=build/cross/$target
+out=build/release
+tmp=build/cross/$target/stage
+rm -rf "$tmp"
+mkdir -p "$out" "$tmp/doc"
+
+# Packages want numbers: v1.2.3-4-gabc is 1.2.3+4.gabc; a commit without a tag is 0.0.0 and its day.
+day=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y%m%d)
+case $version in
+v[0-9]*.[0-9]* | [0-9]*.[0-9]*) numbers=$(echo "${version#v}" | sed 's/-/+/; s/-/./g') ;;
+*) numbers=0.0.0+git$day.$(echo "$version" | tr -c '[:alnum:]\n' .) ;;
+esac
+
+# What is the same for all: man pages and completions from a picket that runs here, config, licences.
+host=build/cross/amd64/picket
+[ -x "$host" ] || { echo "package.sh: build amd64 first: the man pages come from it" >&2; exit 1; }
+go run ./cross/docs "$host" "$tmp/docs"
+"$host" run --config-sample >"$tmp/picket.toml" 2>/dev/null || cp cross/files/picket.toml "$tmp/picket.toml"
+{
+	cat cross/files/NOTICE
+	go version -m "$in/picket" | awk '$1 == "dep" { print $2 "@" $3 }' | while read -r module; do
+		dir=$(go mod download -json "$module" | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",*$/\1/p')
+		printf '\n== %s\n\n' "$module"
+		find "$dir" -maxdepth 1 -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'patents' \) -exec cat {} + |
+			grep . || { echo "package.sh: $module has no licence" >&2; exit 1; }
+	done
+} >"$tmp/doc/THIRD-PARTY"
+cp LICENSE "$tmp/doc/LICENSE"
+
+# with_folder DIR: the third parties of the folder's libraries.
+with_folder() {
+	for f in "$in"/debian/root/usr/share/doc/*/copyright; do
+		printf '\n== %s (Debian)\n\n' "$(basename "$(dirname "$f")")"
+		cat "$f"
+	done >>"$1/THIRD-PARTY"
+}
+
+# tree DIR native|folder INIT: a file system.
+tree() {
+	mkdir -p "$1/usr/bin" "$1/usr/lib/picket" "$1/usr/share/man/man1" "$1/usr/share/doc/picket" \
+		"$1/usr/share/bash-completion/completions" "$1/usr/share/zsh/site-functions" "$1/usr/share/fish/vendor_completions.d"
+	cp "$tmp/doc"/* "$1/usr/share/doc/picket/"
+	case $2 in
+	native)
+		cp "$in/picket" "$1/usr/bin/picket"
+		cp "$in/libonnxruntime.so" "$in/libonnxruntime.so.sha256" "$1/usr/lib/picket/"
+		;;
+	folder)
+		cp cross/files/wrapper "$1/usr/bin/picket"
+		cp "$in/folder"/* "$1/usr/lib/picket/"
+		with_folder "$1/usr/share/doc/picket"
+		;;
+	esac
+	case $3 in
+	systemd)
+		mkdir -p "$1/usr/lib/systemd/system"
+		cp cross/files/picket.service "$1/usr/lib/systemd/system/"
+		;;
+	procd | openrc)
+		mkdir -p "$1/etc/init.d"
+		cp "cross/files/picket.$3" "$1/etc/init.d/picket"
+		;;
+	esac
+	if [ "$3" != procd ]; then # OpenWrt has neither man nor these shells, and little flash
+		for f in "$tmp"/docs/*.1; do gzip -9nc "$f" >"$1/usr/share/man/man1/$(basename "$f").gz"; done
+		cp "$tmp/docs/picket.bash" "$1/usr/share/bash-completion/completions/picket"
+		cp "$tmp/docs/_picket" "$1/usr/share/zsh/site-functions/"
+		cp "$tmp/docs/picket.fish" "$1/usr/share/fish/vendor_completions.d/"
+	else
+		rm -rf "${1:?}/usr/share"
+		mkdir -p "$1/usr/share/doc/picket"
+		gzip -9nc "$tmp/doc/THIRD-PARTY" >"$1/usr/share/doc/picket/THIRD-PARTY.gz"
+	fi
+	find "$1" -type d -exec chmod 755 {} +
+	find "$1" -type f -exec chmod u=rwX,go=rX {} +
+}
+
+# package FORMAT ARCH VERSION TREE
+package() {
+	PACKAGE_ARCH=$2 PACKAGE_VERSION=$3 PACKAGE_TREE=$4 PACKAGE_CONFIG=$tmp/picket.toml \
+		go run "$nfpm" package -f cross/nfpm.yaml -p "$1" -t "$out/" >/dev/null
+}
+
+export PACKAGE_C='' PACKAGE_CXX=''
+case $library in
+debian) kind=folder ;;
+*) kind=native ;;
+esac
+tree "$tmp/systemd" $kind systemd
+if [ $kind = native ]; then PACKAGE_C='libc6 (>= 2.28)' PACKAGE_CXX='libstdc++6 (>= 8)'; fi
+package deb "$debian" "$numbers" "$tmp/systemd"
+if [ $kind = native ]; then PACKAGE_C='libc.so.6(GLIBC_2.28)(64bit)' PACKAGE_CXX='libstdc++.so.6(GLIBCXX_3.4.25)(64bit)'; fi
+package rpm "$rpm" "$numbers" "$tmp/systemd"
+PACKAGE_C='' PACKAGE_CXX=''
+tree "$tmp/openrc" folder openrc
+package apk "$apk" "$(echo "$numbers" | sed 's/+git\([0-9]*\).*/_git\1/; s/+\([0-9]*\).*/_p\1/')" "$tmp/openrc"
+# OpenWrt has an architecture for every core; this runs on all of a kind, so opkg is not to ask.
+tree "$tmp/procd" folder procd
+package ipk all "$numbers" "$tmp/procd"
+mv "$out/picket_${numbers}_all.ipk" "$out/picket_${numbers}_$target.ipk"
+
+# tar.gz: what was built, beside each other.
+name=picket-$version-linux-$target
+top=$tmp/$name
+mkdir -p "$top"
+cp -r "$tmp/doc"/* "$tmp/docs" cross/files/picket.service "$tmp/picket.toml" "$top/"
+if [ $kind = native ]; then
+	cp "$in/picket" "$in/libonnxruntime.so" "$in/libonnxruntime.so.sha256" "$top/"
+else
+	cp cross/files/wrapper "$top/picket"
+	cp -r "$in/folder" "$top/lib"
+	with_folder "$top"
+fi
+tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --mode=u=rwX,go=rX -c -C "$tmp" "$name" |
+	gzip -9n >"$out/$name.tar.gz"
+
+cp "$in/one/picket" "$out/$name"
+go run ./cross/sbom "$in" "$version" "$goarch" >"$out/$name.cdx.json"

@@ -1,0 +1,174 @@
+#!/bin/bash
+# Tests what package.sh left in build/release, every delivery of every target given, under qemu's user emulation
+# where the target is not this machine:
+#
+#	bash cross/test.sh amd64 arm64 armv7 riscv64
+#
+# Each runs in a root of its own, by chroot: Debian 11 (glibc 2.31) for what uses the system's C library, a root with
+# nothing but a static busybox for what brings its own. Everything happens in a user and mount namespace: what it
+# mounts and registers is gone with it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+die() {
+	echo "cross-test: $*" >&2
+	exit 1
+}
+if [ -z "${PICKET_NAMESPACE:-}" ]; then
+	for need in unshare:util-linux qemu-aarch64-static:qemu-user-static rpm:rpm systemd-analyze:systemd minisign:minisign; do
+		command -v "${need%%:*}" >/dev/null || die "${need%%:*} is missing: apt-get install ${need##*:}"
+	done
+	for target in "$@"; do
+		# shellcheck source=/dev/null
+		. "cross/$target.sh"
+		old=bullseye
+		[ "$target" != riscv64 ] || old=trixie # its first release
+		sh cross/debian.sh $old "$debian" "build/cross/$target/system" libstdc++6 dash coreutils
+		sh cross/debian.sh $old "$debian" "build/cross/$target/busybox" busybox-static
+	done
+	PICKET_NAMESPACE=1 exec unshare --user --map-root-user --mount --propagation private bash "$0" "$@"
+fi
+mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || die "this kernel has no binfmt_misc in namespaces: Linux 6.7 or newer is needed"
+
+version=${VERSION:?}
+release=$PWD/build/release
+work=$PWD/build/cross/test
+rm -rf "$work"
+mkdir -p "$work"
+passed=0
+pass() {
+	passed=$((passed + 1))
+	echo "ok   $*"
+}
+now() { date +%s%N; }
+
+# What amd64's program says, run plainly, is what all must say (same.py).
+plain=$PWD/build/cross/amd64/picket
+mkdir "$work/want"
+for capture in testdata/*.pcap.gz; do
+	PICKET_ONNXRUNTIME= "$plain" scan --json --gateway gw "$capture" 2>/dev/null >"$work/want/$(basename "$capture").json" || [ $? -eq 1 ]
+	[ -s "$work/want/$(basename "$capture").json" ] || [[ $capture = *benign* ]] || die "no events in $capture"
+done
+mapfile -t models < <(find models -name '*.onnx' -printf '%f\n' | sort | sed 's/\.onnx$//')
+
+# in_root ROOT COMMAND: with /proc and /dev/null, with no environment but a path and what is given.
+in_root() {
+	local root=$1
+	shift
+	env -i PATH=/usr/bin:/bin:/usr/sbin:/sbin "${with[@]}" chroot "$root" "$@"
+}
+with=()
+prepare() { # ROOT
+	mkdir -p "$1/proc" "$1/sys" "$1/dev" "$1/tmp" "$1/testdata" "$1/root"
+	touch "$1/dev/null"
+	mounts "$1"
+}
+mounts() {
+	mount --rbind /proc "$1/proc"
+	mount --rbind /sys "$1/sys" # ONNX Runtime aborts on arm64 without
+	mount --bind /dev/null "$1/dev/null"
+	mount --bind testdata "$1/testdata"
+}
+
+# try NAME ROOT PROGRAM: version, golden rows of every model, every capture.
+try() {
+	local name=$1 root=$2 program=$3 said begun first
+	begun=$(now)
+	said=$(in_root "$root" "$program" version 2>"$work/stderr") || die "$name: version fails: $said $(head -n 5 "$work/stderr")"
+	[[ $said = "picket $version ("*"linux/$goarch)"*"ONNX Runtime 1.21.0"* ]] || die "$name: version says $said"
+	first=$((($(now) - begun) / 1000000))
+	for model in "${models[@]}"; do
+		in_root "$root" "$program" model check "$model" >"$work/check" 2>&1 || die "$name: model check $model fails: $(tail -n 3 "$work/check")"
+		grep -q ': good\.' "$work/check" || die "$name: model check $model says $(cat "$work/check")"
+		[ -z "${quick:-}" ] || break
+	done
+	begun=$(now)
+	for capture in testdata/*.pcap.gz; do
+		[ -z "${quick:-}" ] || [[ $capture = *scan.pcap.gz ]] || continue
+		in_root "$root" "$program" scan --json --gateway gw "/$capture" 2>"$work/stderr" >"$work/got.json" || [ $? -eq 1 ] ||
+			die "$name: scan of $capture fails: $(tail -n 3 "$work/stderr")"
+		cmp -s "$work/want/$(basename "$capture").json" "$work/got.json" ||
+			python3 cross/same.py "$work/want/$(basename "$capture").json" "$work/got.json" || die "$name: other events in $capture than on amd64"
+	done
+	pass "$name: version in $first ms, ${quick:+one of }${#models[@]} models good, ${quick:+one of }$(find testdata -name '*.pcap.gz' | wc -l) captures in $((($(now) - begun) / 1000000)) ms"
+}
+
+for target in "$@"; do
+	# shellcheck source=/dev/null
+	. "cross/$target.sh"
+	case $target in
+	amd64) ;;
+	armv7) cat /usr/lib/binfmt.d/qemu-arm.conf >/proc/sys/fs/binfmt_misc/register ;;
+	*) cat "/usr/lib/binfmt.d/qemu-$machine.conf" >/proc/sys/fs/binfmt_misc/register ;;
+	esac
+	# a root with the C library, and one without
+	system=$work/$target-system bare=$work/$target-bare
+	cp -a "build/cross/$target/system/root" "$system"
+	[ -e "$system/bin/sh" ] || ln -s dash "$system/bin/sh"
+	mkdir -p "$bare/bin"
+	cp "build/cross/$target/busybox/root"/*/busybox "$bare/bin/" 2>/dev/null || cp "build/cross/$target/busybox/root"/usr/bin/busybox "$bare/bin/"
+	for a in sh dirname readlink; do ln -s busybox "$bare/bin/$a"; done
+	prepare "$system"
+	prepare "$bare"
+
+	dpkg-deb -x "$release"/picket_*_"$debian".deb "$system"
+	if [ $target = arm64 ] || [ $target = amd64 ]; then try "$target deb, Debian 11" "$system" /usr/bin/picket; else try "$target deb" "$system" /usr/bin/picket; fi
+
+	quick=1
+	mkdir -p "$system/rpm" "$system/opt"
+	rpm --root "$system/rpm" --dbpath /var/lib/rpm -i --nodeps --ignorearch --noscripts "$release"/picket-*."$rpm".rpm 2>"$work/stderr" ||
+		die "$target rpm: $(cat "$work/stderr")"
+	try "$target rpm" "$system" /rpm/usr/bin/picket
+	tar -xzf "$release/picket-$version-linux-$target.tar.gz" -C "$system/opt"
+	try "$target tar.gz" "$system" "/opt/picket-$version-linux-$target/picket"
+	tar -xzf "$release"/picket_*_"$apk".apk -C "$bare" --warning=none 2>"$work/stderr" || die "$target apk: $(cat "$work/stderr")"
+	try "$target apk, no C library" "$bare" /usr/bin/picket
+	rm -rf "$bare/usr" "$bare/etc"
+	tar -xzf "$release"/picket_*_"$target".ipk -O ./data.tar.gz | tar -xz -C "$bare"
+	[ -x "$bare/etc/init.d/picket" ] || die "no init script in the ipk"
+	try "$target ipk, no C library" "$bare" /usr/bin/picket
+
+	# One file, where there is nothing else.
+	one=$work/$target-one
+	mkdir -p "$one/var/cache"
+	cp "$release/picket-$version-linux-$target" "$one/picket"
+	prepare "$one"
+	with=(HOME=/root)
+	try "$target one file, first start and after" "$one" /picket
+	unpacked=$(echo "$one"/root/.cache/picket/*)
+	[ -x "$unpacked/picket.bin" ] || die "$target: one file did not unpack into the cache"
+	printf x | dd of="$unpacked/libonnxruntime.so" bs=1 seek=5000000 conv=notrunc status=none
+	said=$(in_root "$one" /picket version)
+	[[ $said = *"ONNX Runtime 1.21.0 (/root/.cache/"* ]] || die "$target: one file with a damaged cache says $said"
+	cmp -s "$unpacked/libonnxruntime.so" "build/cross/$target/folder/libonnxruntime.so" || die "$target: a damaged cache was not mended"
+	pass "$target one file mends a damaged cache"
+	rm -rf "$one/root/.cache"
+	pids=()
+	for i in 1 2 3 4; do
+		in_root "$one" /picket version >"$work/together$i" &
+		pids+=($!)
+	done
+	for pid in "${pids[@]}"; do wait "$pid" || die "$target: one file started four times at once fails"; done
+	for i in 1 2 3 4; do grep -q 'ONNX Runtime 1.21.0 (/root/.cache/' "$work/together$i" || die "$target: started four times at once: $(cat "$work/together$i")"; done
+	[ "$(find "$one/root/.cache/picket" -mindepth 1 -maxdepth 1 | wc -l)" -eq 1 ] || die "$target: four at once left $(ls -A "$one/root/.cache/picket")"
+	pass "$target one file, four at once"
+	rm -rf "$one/root/.cache"
+	mount --bind "$one" "$one"
+	mount -o remount,bind,ro "$one"
+	mounts "$one"
+	with=()
+	said=$(in_root "$one" /picket version)
+	[[ $said = *"ONNX Runtime 1.21.0 (/proc/self/fd/"* ]] || die "$target: one file in a read-only root says $said"
+	try "$target one file, read-only root, no HOME" "$one" /picket
+	quick=
+done
+
+# The unit: known to systemd, and its exposure at most 2.0.
+unit=$work/picket.service
+sed "s,/usr/bin/picket,$plain," cross/files/picket.service >"$unit"
+said=$(systemd-analyze verify --man=no "$unit" 2>&1) || die "systemd-analyze verify: $said"
+[ -z "$said" ] || die "systemd-analyze verify: $said"
+said=$(systemd-analyze security --offline=true --threshold=20 --no-pager "$unit") || die "systemd-analyze security: $(echo "$said" | tail -n 2)"
+pass "unit: $(echo "$said" | grep -o 'Overall exposure.*')"
+
+echo "$passed passed, 0 failed"
