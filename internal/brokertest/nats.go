@@ -49,7 +49,7 @@ accounts {
       { user: "gw-17", password: "pw-17", allowed_connection_types: ["MQTT"], permissions: {
           publish: ["picket.gw-17.>"], subscribe: ["$MQTT.sub.>", "picket.gw-17.status", "homeassistant.status"] } }
       { user: "load", password: "load", allowed_connection_types: ["MQTT"], permissions: {
-          publish: ["picket.>"], subscribe: ["$MQTT.sub.>", "picket.>", "homeassistant.status"] } }
+          publish: ["picket.>", "homeassistant.>"], subscribe: ["$MQTT.sub.>", "picket.>", "homeassistant.status"] } }
       { user: "reader", password: "pw-r", allowed_connection_types: ["MQTT"], permissions: {
           publish: [], subscribe: ["picket", "picket.>", "$MQTT.sub.>"] } }
     ]
@@ -60,7 +60,7 @@ accounts {
 // StartNATS starts a cluster of n nodes and returns when they listen; a node
 // takes MQTT connections when the cluster has elected its leader, seconds later.
 // Users are gw-17 (password pw-17), who may publish to picket/gw-17/#, load (load)
-// to picket/#, and reader (pw-r), who may subscribe to that.
+// to picket/# and homeassistant/#, and reader (pw-r), who may subscribe to that.
 func StartNATS(t testing.TB, n int) *NATS {
 	t.Helper()
 	if _, err := natsServer(); err != nil {

@@ -79,17 +79,24 @@ func (s *traffic) syn(us int64, src, dst string, sport, dport uint16) {
 
 func detect(t *testing.T, cfg Config, s *traffic) Stats {
 	t.Helper()
-	d, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Run(context.Background(), s); !errors.Is(err, io.EOF) {
-		t.Fatal(err)
-	}
+	d := watch(t, cfg, s)
 	if err := d.Finish(); err != nil {
 		t.Fatal(err)
 	}
 	return d.Stats()
+}
+
+// watch leaves open what is open at the end of src.
+func watch(t *testing.T, cfg Config, src capture.Source) *Detector {
+	t.Helper()
+	d, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Run(context.Background(), src); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	return d
 }
 
 // phases runs the traffic and writes its events as phase and message.

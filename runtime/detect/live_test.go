@@ -71,14 +71,7 @@ func TestLiveEqualsFile(t *testing.T) {
 			all = append(all, string(b))
 		})
 		cfg.MaxWait, cfg.Early = wait, time.Second
-		d, err := New(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := d.Run(context.Background(), src); !errors.Is(err, io.EOF) {
-			t.Fatal(err)
-		}
-		if err := d.Finish(); err != nil {
+		if err := watch(t, cfg, src).Finish(); err != nil {
 			t.Fatal(err)
 		}
 		return all
@@ -131,18 +124,6 @@ func TestEventsOnTime(t *testing.T) {
 			}
 		})
 	}
-}
-
-func watch(t *testing.T, cfg Config, src capture.Source) *Detector {
-	t.Helper()
-	d, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Run(context.Background(), src); !errors.Is(err, io.EOF) {
-		t.Fatal(err)
-	}
-	return d
 }
 
 // TestClockJumps: ticks that run back or far ahead end what is open, once, and what
