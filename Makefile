@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 LIB     := build/lib/libonnxruntime.so
 FUZZTIME ?= 10s
 SOAK     ?= 60m
-RECIPES  ?= nslkdd iot
+RECIPES  ?= nslkdd iot captures
 export PICKET_ONNXRUNTIME ?= $(abspath $(LIB))
 
 .PHONY: help build demo test lint fuzz bench measure soak train train-test clean FORCE

@@ -10,7 +10,7 @@ import (
 )
 
 // Default is the model that is used unless another is named.
-const Default = "nslkdd-xgboost"
+const Default = "captures-xgboost"
 
 // bundle holds the .onnx files beside it, to a quarter of their size: trees of
 // numbers repeat themselves. "go test ./models -update" packs it anew.

@@ -9,10 +9,10 @@ import time
 from . import config
 from .data import DataError
 from .export import GateError
-from .recipes import iot, nslkdd
+from .recipes import captures, iot, nslkdd
 from .work import say
 
-RECIPES = {"nslkdd": nslkdd, "iot": iot}
+RECIPES = {"nslkdd": nslkdd, "iot": iot, "captures": captures}
 VERBS = {"explore": "pictures and words on the data", "train": "fit every model for every seed",
          "evaluate": "measure them; after train", "export": "pass the gate and write OUT/*.onnx; after evaluate",
          "report": "write OUT/reports/*.md and plots; after export"}
@@ -27,7 +27,7 @@ def main(argv=None):
         sub.add_argument("recipe", choices=RECIPES)
         sub.add_argument("--config", metavar="FILE", help="instead of the recipe's own TOML file")
         sub.add_argument("--data", metavar="PATH", default=os.environ.get("PICKET_DATA"),
-                         help="folder with nsl-kdd/ and iot-telecom/, or the recipe's own zip, folder "
+                         help="folder with nsl-kdd/, iot-telecom/ and captures/, or the recipe's own zip, folder "
                               "or file (default: $PICKET_DATA, else download NSL-KDD to build/data)")
         sub.add_argument("--out", metavar="DIR", default="models",
                          help="where models and reports/ go (default: %(default)s)")
@@ -39,9 +39,9 @@ def main(argv=None):
         if verb == "evaluate":
             sub.add_argument("--leave-out", action="store_true",
                              help="compare designs by leaving attacks out of the training data instead")
-        if verb == "export":
-            sub.add_argument("--picket", metavar="PROGRAM",
-                             help="also have this picket check and time each model")
+        sub.add_argument("--picket", metavar="PROGRAM",
+                         help="the picket that export has check and time each model; captures extracts and "
+                              "scans with it in every verb (there by default build/picket)")
     args = parser.parse_args(argv)
     began = time.monotonic()
     try:
