@@ -37,6 +37,9 @@ const (
 	minSnaplen     = 64
 )
 
+// Validate joins the mistakes that show without opening the interfaces.
+func (c LiveConfig) Validate(ifaces []string) error { return c.complete(ifaces) }
+
 // complete fills in the defaults and joins all the mistakes it finds.
 func (c *LiveConfig) complete(ifaces []string) error {
 	var errs []error

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/picket-ids/picket/capture"
+	"github.com/picket-ids/picket/runtime/anonymize"
 	"github.com/picket-ids/picket/runtime/detect"
 	"github.com/picket-ids/picket/runtime/metrics"
 	"github.com/picket-ids/picket/runtime/mqtt"
@@ -61,6 +62,8 @@ type daemon struct {
 	info      atomic.Pointer[[]byte]
 	published atomic.Int64  // incidents that are open and told of
 	lost      atomic.Uint64 // events that found no room in memory
+	lostSeen  atomic.Uint64 // of these, told by the last health
+	lostTold  atomic.Int64  // s, when that was logged
 	unqueued  atomic.Uint64 // published past a queue that could not be written
 	refused   atomic.Uint64 // given up, as no broker takes them
 }
@@ -237,9 +240,7 @@ func (d *daemon) emit(e *detect.Event) {
 	select {
 	case d.events <- e:
 	default:
-		if d.lost.Add(1) == 1 {
-			d.log.Error("events are lost: the queue on disk does not keep up")
-		}
+		d.lose("the queue on disk does not keep up", e, nil)
 	}
 	if d.client != nil && (e.Picket.Phase == detect.PhaseNew && open == 1 || e.Picket.Phase == detect.PhaseEnd && open == 0) {
 		d.client.Announce(d.client.Topic(mqtt.TopicProblem))
@@ -248,16 +249,51 @@ func (d *daemon) emit(e *detect.Event) {
 
 // keep puts events in the queue, in their order, until the workers have ended.
 func (d *daemon) keep() {
-	e := json.NewEncoder(d.std.out)
+	lines, printed := make(chan []byte, maxWaiting), make(chan struct{})
+	go func() {
+		defer close(printed)
+		d.print(lines)
+	}()
+	defer func() {
+		close(lines)
+		select {
+		case <-printed:
+		case <-time.After(farewell): // who reads does not
+		}
+	}()
 	for event := range d.events {
 		if d.queue != nil {
 			d.enqueue(event)
 		}
-		if d.flags.json {
-			if err := e.Encode(event); err != nil {
-				d.log.Error("standard output cannot be written", "error", err)
-				d.flags.json = false
+		if !d.flags.json {
+			continue
+		}
+		line, err := json.Marshal(event)
+		if err != nil {
+			continue // the queue has said so
+		}
+		select {
+		case lines <- append(line, '\n'):
+		default: // who reads there is too slow; without a broker it is lost
+			if d.queue == nil {
+				d.lose("standard output does not keep up", event, nil)
 			}
+		}
+	}
+}
+
+// print writes lines to standard output, on which nothing else waits.
+func (d *daemon) print(lines <-chan []byte) {
+	for line := range lines {
+		if _, err := d.std.out.Write(line); err != nil {
+			err = fmt.Errorf("write events to standard output: %w", err)
+			d.log.Error("no more events go there", "error", err)
+			if d.queue == nil && d.failure.CompareAndSwap(nil, &err) {
+				close(d.broken)
+			}
+			for range lines {
+			}
+			return
 		}
 	}
 }
@@ -274,15 +310,17 @@ func (d *daemon) enqueue(event *detect.Event) {
 			return
 		}
 		event.Event.Sequence = 0
+		payload, broken := json.Marshal(event)
+		if broken != nil || errors.Is(err, spool.ErrTooLarge) {
+			d.lose("it has no place in the queue", event, errors.Join(broken, err))
+			return
+		}
 		if d.client.Stats().Connected {
-			payload, err := json.Marshal(event)
-			if err != nil {
-				return // it has no place in JSON; Append has said so
-			}
 			ctx, cancel := context.WithTimeout(d.ctx, time.Second)
-			err = d.client.Publish(ctx, mqtt.Message{Topic: d.client.Topic(mqtt.TopicEvent), Payload: payload, QoS: 1})
+			broken = d.client.Publish(ctx, mqtt.Message{Topic: d.client.Topic(mqtt.TopicEvent), Payload: payload, QoS: 1,
+				Dropped: func(error) { d.refused.Add(1) }})
 			cancel()
-			if err == nil {
+			if broken == nil {
 				d.unqueued.Add(1)
 				return
 			}
@@ -290,10 +328,18 @@ func (d *daemon) enqueue(event *detect.Event) {
 		select {
 		case <-time.After(time.Second):
 		case <-d.ctx.Done():
-			d.lost.Add(1)
-			d.log.Error("event lost: neither disk nor broker takes it", "error", err, "message", event.Message)
+			d.lose("neither disk nor broker takes it", event, err)
 			return
 		}
+	}
+}
+
+// lose counts an event that is lost, and says so once a minute at most.
+func (d *daemon) lose(why string, event *detect.Event, err error) {
+	n := d.lost.Add(1)
+	now, last := time.Now().Unix(), d.lostTold.Load()
+	if now-last >= 60 && d.lostTold.CompareAndSwap(last, now) {
+		d.log.Error("event lost: "+why, "error", err, "message", event.Message, "total", n)
 	}
 }
 
@@ -331,8 +377,8 @@ func (d *daemon) publish() {
 	}
 }
 
-// dial begins to connect to the broker.
-func (d *daemon) dial() error {
+// session says how to speak to the broker.
+func (d *daemon) session() mqtt.Config {
 	r := d.flags
 	c := r.broker
 	topic := func(kind, payload string) mqtt.Message {
@@ -355,9 +401,7 @@ func (d *daemon) dial() error {
 	if r.assistant {
 		c.HomeAssistant = &mqtt.HomeAssistant{Prefix: r.assistantAt, Version: version, Health: sensors}
 	}
-	var err error
-	d.client, err = mqtt.Start(c)
-	return err
+	return c
 }
 
 // ownTraffic leaves the conversations with brokers out of captures.
@@ -418,8 +462,8 @@ func (d *daemon) close() error {
 		if !d.client.Stats().Connected {
 			cancel()
 		}
-		if n, err := d.client.Close(ctx); n > 0 && d.queue == nil {
-			errs = append(errs, err)
+		if n, _ := d.client.Close(ctx); n > 0 && d.unqueued.Load() > 0 {
+			d.log.Warn("events that went past the queue may be lost with it", "unacknowledged", n)
 		}
 	}
 	if d.queue != nil {
@@ -429,7 +473,7 @@ func (d *daemon) close() error {
 		errs = append(errs, d.queue.Close())
 	}
 	if d.server != nil {
-		errs = append(errs, d.server.Close(ctx))
+		d.server.Close(ctx) // who asks slowly is cut off
 	}
 	return errors.Join(errs...)
 }
@@ -522,7 +566,8 @@ var sensors = []mqtt.Sensor{
 func (d *daemon) measure() *health {
 	h := &health{Time: time.Now().UTC(), Version: version, Uptime: int64(time.Since(d.started).Seconds()), Outcomes: map[string]uint64{},
 		Rows: rowHealth{Suppressed: []uint64{}}, Problems: []string{}}
-	deadline := time.After(slow)
+	deadline, cancel := context.WithTimeout(context.Background(), slow)
+	defer cancel()
 	for n, w := range d.workers {
 		got := make(chan detect.Stats, 1)
 		bad := make(chan uint64, 1)
@@ -534,7 +579,7 @@ func (d *daemon) measure() *health {
 		case s := <-got:
 			h.add(&s)
 			h.Rows.BadScores += <-bad
-		case <-deadline:
+		case <-deadline.Done():
 			h.Problems = append(h.Problems, fmt.Sprintf("worker %d does not answer", n))
 		}
 		for k, s := range w.Live.Stats() {
@@ -553,6 +598,11 @@ func (d *daemon) measure() *health {
 	}
 	h.Incidents.Open = d.published.Load()
 	h.Events = eventHealth{len(d.events), d.lost.Load(), d.unqueued.Load(), d.refused.Load()}
+	if lost := h.Events.Lost; lost > d.lostSeen.Swap(lost) {
+		h.Problems = append(h.Problems, "events are lost")
+	} else if h.Events.Waiting > maxWaiting/2 {
+		h.Problems = append(h.Problems, "the queue does not keep up with the events")
+	}
 	if h.Rows.BadScores > 0 {
 		h.Problems = append(h.Problems, "a model gives scores that are no numbers from 0 to 1")
 	}
@@ -716,6 +766,10 @@ func opinions(loaded []*onnx.Model, threshold float64) (all []modelInfo) {
 // setInfo makes the payload of the info topic and publishes it.
 func (d *daemon) setInfo(models []modelInfo) {
 	r := d.flags
+	filter := ""
+	if r.anonymize.Mode == anonymize.None { // it may name addresses
+		filter = r.live.Filter
+	}
 	payload, err := json.Marshal(struct {
 		Version      string      `json:"version"`
 		Started      time.Time   `json:"started"`
@@ -725,7 +779,7 @@ func (d *daemon) setInfo(models []modelInfo) {
 		Models       []modelInfo `json:"models"`
 		Suppressions int         `json:"suppressions"`
 		Anonymize    string      `json:"anonymize"`
-	}{version, d.started.UTC(), r.interfaces, r.live.Filter, r.workers, models, len(r.suppress), string(r.anonymize.Mode)})
+	}{version, d.started.UTC(), r.interfaces, filter, r.workers, models, len(r.suppress), string(r.anonymize.Mode)})
 	if err != nil {
 		panic(err) // names and numbers only
 	}

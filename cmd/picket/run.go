@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -86,13 +87,14 @@ func newRunFlags(std stdio) *runFlags {
 	f.StringVar(&r.listen, "listen", "", "address of /metrics and /health, on loopback unless a host is named (empty: none)")
 	f.StringVar(&r.user, "user", "", "USER[:GROUP] to become once the interfaces are open (empty: stay)")
 	f.StringVar(&r.logFormat, "log-format", "text", "text or json")
-	f.TextVar(&r.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	f.TextVar(&r.logLevel, "log-level", slog.LevelInfo, "DEBUG, INFO, WARN or ERROR")
 	return r
 }
 
 // readFlags parses args and the file that they name, and joins all mistakes that show
-// without opening anything but that file.
-func readFlags(args []string, std stdio) (*runFlags, error) {
+// without opening anything but files. In a reload it leaves those alone whose flags need
+// a restart: the rights to read them may be gone.
+func readFlags(args []string, std stdio, reload bool) (*runFlags, error) {
 	r := newRunFlags(std)
 	if err := parse(r.set, args); err != nil {
 		return nil, err
@@ -124,11 +126,18 @@ func readFlags(args []string, std stdio) (*runFlags, error) {
 	if len(r.broker.URLs) == 0 && !r.json {
 		mistake("nowhere to send events: give --mqtt mqtts://BROKER, or --json for standard output")
 	}
-	if len(r.broker.URLs) > 0 {
+	if len(r.broker.URLs) > 0 && !reload {
 		errs = append(errs, r.broker.Validate())
 	}
-	if r.assistant && len(r.broker.URLs) == 0 {
-		mistake("--homeassistant needs --mqtt")
+	if r.assistant && (len(r.broker.URLs) == 0 || r.healthEvery == 0) {
+		mistake("--homeassistant needs --mqtt and --health-every")
+	}
+	if len(r.interfaces) > 0 {
+		errs = append(errs, r.live.Validate(r.interfaces))
+	}
+	if r.user != "" && !reload {
+		_, _, err := sandbox.Lookup(r.user)
+		errs = append(errs, err)
 	}
 	if r.workers < 1 || r.workers > maxWorkers {
 		mistake("--workers %d: from 1 to %d", r.workers, maxWorkers)
@@ -166,7 +175,8 @@ func watch(ctx context.Context, args []string, std stdio) (int, error) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	r, err := readFlags(args, std)
+	signal.Ignore(syscall.SIGPIPE) // a closed standard output is no reason to stop publishing
+	r, err := readFlags(args, std, false)
 	if err != nil {
 		return 0, err
 	}
@@ -174,6 +184,9 @@ func watch(ctx context.Context, args []string, std stdio) (int, error) {
 		return exitNothing, writeSample(std.out, newRunFlags(std).set)
 	}
 	loaded, err := r.models.load(ctx)
+	if ctx.Err() != nil {
+		return exitNothing, nil // told to end before it began
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -191,7 +204,8 @@ func watch(ctx context.Context, args []string, std stdio) (int, error) {
 	for d.next(ctx, hup) {
 		d.reload(ctx, args)
 	}
-	return exitNothing, errors.Join(d.failed(), d.close())
+	err = d.close()
+	return exitNothing, errors.Join(d.failed(), err)
 }
 
 // tryOut opens what needs neither rights nor a network.
@@ -228,7 +242,7 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 	cfg := r.live
 	cfg.Tick = tick
 	if r.workers > 1 {
-		cfg.Fanout = uint16(1 + os.Getpid()%60000)
+		cfg.Fanout = uint16(1 + rand.N(60000)) // process ids are 1 in each container
 	}
 	for range r.workers {
 		opened, closeAll, err := sessions(r.models.library, loaded, r.models.threshold)
@@ -251,6 +265,33 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 	}
 	d.setInfo(opinions(loaded, r.models.threshold))
 	d.events = make(chan *detect.Event, maxWaiting)
+	var begin func() *mqtt.Client
+	if len(r.broker.URLs) > 0 {
+		var err error
+		if begin, err = mqtt.Prepare(d.session()); err != nil {
+			return err
+		}
+		if err := ownQueue(r.state, r.user); err != nil {
+			return err
+		}
+	}
+	if err := sandbox.Drop(r.user); err != nil {
+		return err
+	}
+	if begin != nil {
+		r.spool.Logger = d.log
+		var err error
+		if d.queue, err = spool.Open(queueDir(r.state), r.spool); err != nil {
+			return fmt.Errorf("open the queue of events: %w (another directory: --state-dir)", err)
+		}
+		// Not before: the queue's lock says that no other daemon speaks by this name.
+		d.client = begin()
+	}
+	if err := d.restrict(); err != nil {
+		return err
+	}
+	debug.FreeOSMemory() // what the models were parsed in
+	d.start()
 	if r.listen != "" {
 		var err error
 		if d.server, err = metrics.Listen(r.listen, d.metrics, d.problems); err != nil {
@@ -258,29 +299,6 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 		}
 		d.log.Info("listening", "address", d.server.Addr().String())
 	}
-	if len(r.broker.URLs) > 0 {
-		if err := d.dial(); err != nil {
-			return err
-		}
-		if err := ownDir(r.state, r.user); err != nil {
-			return err
-		}
-	}
-	if err := sandbox.Drop(r.user); err != nil {
-		return err
-	}
-	if d.client != nil {
-		r.spool.Logger = d.log
-		var err error
-		if d.queue, err = spool.Open(filepath.Join(r.state, "queue"), r.spool); err != nil {
-			return fmt.Errorf("open the queue of events: %w (another directory: --state-dir)", err)
-		}
-	}
-	if err := d.restrict(); err != nil {
-		return err
-	}
-	debug.FreeOSMemory() // what the models were parsed in
-	d.start()
 	for _, name := range r.models.unsigned() {
 		d.log.Warn("this model is not signed; --model-key makes that an error", "model", name)
 	}
@@ -294,9 +312,19 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 	return sdnotify.Ready(d.status())
 }
 
-// ownDir makes the directory for the queue, and gives it to the user that is to be.
-func ownDir(dir, user string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// queueDir is where the queue is in --state-dir.
+func queueDir(state string) string { return filepath.Join(state, "queue") }
+
+// ownQueue makes the directory for the queue, and gives it to the user that is to be:
+// it alone, as the directory it is in may be of others.
+func ownQueue(state, user string) error {
+	dir := queueDir(state)
+	// A new one above it must let that user pass.
+	err := os.MkdirAll(state, 0o755)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
 		return fmt.Errorf("make the directory of the queue: %w (another one: --state-dir)", err)
 	}
 	if user == "" || os.Geteuid() != 0 {
@@ -339,7 +367,7 @@ func (d *daemon) restrict() error {
 		paths.ReadOnly = append(paths.ReadOnly, sandbox.Dirs(library)...)
 	}
 	if d.queue != nil {
-		paths.ReadWrite = append(paths.ReadWrite, r.state)
+		paths.ReadWrite = append(paths.ReadWrite, queueDir(r.state))
 	}
 	abi, err := sandbox.Restrict(paths)
 	if err != nil {
@@ -382,11 +410,14 @@ func (d *daemon) reload(ctx context.Context, args []string) {
 var swapped = []string{"model", "threshold", "model-key"}
 
 func (d *daemon) swap(ctx context.Context, args []string) error {
-	r, err := readFlags(args, stdio{in: d.std.in, out: d.std.err, err: d.std.err})
+	r, err := readFlags(args, stdio{in: d.std.in, out: d.std.err, err: d.std.err}, true)
 	if err != nil {
 		return err
 	}
 	loaded, err := r.models.load(ctx)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w (only directories that were named at the start can be read: restart, or put it beside the config)", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -405,13 +436,13 @@ func (d *daemon) swap(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	var errs []error
+	detectors := make([]*detect.Detector, len(d.workers))
+	for i, w := range d.workers {
+		detectors[i] = w.detector
+	}
 	d.pause(func() {
-		for i, w := range d.workers {
-			if err := w.detector.Swap(opened[i], r.suppress); err != nil {
-				errs = append(errs, err) // the first worker's: nothing is swapped yet
-				return
-			}
+		if err = detect.Swap(detectors, opened, r.suppress); err != nil {
+			return
 		}
 		for i, w := range d.workers {
 			old := w.closeModels
@@ -419,7 +450,7 @@ func (d *daemon) swap(ctx context.Context, args []string) error {
 		}
 	})
 	closeOpened()
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		return err
 	}
 	restart := slices.DeleteFunc(changed(d.flags.set, r.set), func(name string) bool { return slices.Contains(swapped, name) })

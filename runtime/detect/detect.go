@@ -127,31 +127,70 @@ func New(cfg Config) (*Detector, error) {
 	if d.incidents == nil {
 		d.incidents = NewIncidents()
 	}
-	return d, d.Swap(cfg.Models, cfg.Suppress)
+	if err := Swap([]*Detector{d}, [][]Model{cfg.Models}, cfg.Suppress); err != nil {
+		return nil, err
+	}
+	d.incidents.mu.Lock()
+	d.incidents.users++
+	d.incidents.mu.Unlock()
+	return d, nil
 }
 
-// Swap puts other models and suppressions in the place of those in use, or returns
-// why it cannot and keeps them. Connections and incidents go on when the models need
-// no column that is not computed yet; else all that is open is judged at once
-// and time begins anew. Detectors with a common table must all swap between two
-// frames of any of them.
-func (d *Detector) Swap(models []Model, suppress []Suppression) error {
+// Swap puts other models, those of each Detector, and suppressions in the place of
+// those in use, or returns why it cannot and keeps them. Connections and incidents go
+// on when the models need no column that is not computed yet; else all that is open is
+// judged at once and time begins anew. The Detectors must be all that have their table
+// in common, and between two frames.
+func Swap(all []*Detector, models [][]Model, suppress []Suppression) error {
+	next := make([]*swap, len(all))
+	for k, d := range all {
+		var err error
+		if next[k], err = d.prepare(models[k], suppress); err != nil {
+			return err
+		}
+	}
+	// What waits is judged by the old models of all, before the table knows the new ones.
+	for k, d := range all {
+		if d.models == nil {
+			continue
+		}
+		if next[k].anew {
+			d.drain()
+		} else {
+			d.score()
+		}
+	}
+	for k, d := range all {
+		d.commit(next[k])
+	}
+	return nil
+}
+
+// swap is what a Detector is to have next.
+type swap struct {
+	connections, packets *lane
+	scorers              []*scorer
+	suppressed           *suppressions
+	anew                 bool // rows will come from another tracker
+}
+
+func (d *Detector) prepare(models []Model, suppress []Suppression) (*swap, error) {
 	if len(models) == 0 {
-		return errors.New("no model: nothing can be detected")
+		return nil, errors.New("no model: nothing can be detected")
 	}
 	suppressed, err := newSuppressions(suppress, models)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	scorers := make([]*scorer, len(models))
 	kinds := map[features.RowKind][]*scorer{}
 	for i, m := range models {
 		kind := features.RowKind(m.Row)
 		if kind != features.ConnectionRow && kind != features.PacketRow {
-			return fmt.Errorf("model %s scores rows of kind %q, this build makes those of a connection or a packet", m.Name, m.Row)
+			return nil, fmt.Errorf("model %s scores rows of kind %q, this build makes those of a connection or a packet", m.Name, m.Row)
 		}
 		if err := features.Check(kind, m.Features); err != nil {
-			return fmt.Errorf("model %s: %w", m.Name, err)
+			return nil, fmt.Errorf("model %s: %w", m.Name, err)
 		}
 		scorers[i] = &scorer{Model: m, index: i, groups: groups(m.Features), scores: make([]float32, maxBatch)}
 		kinds[kind] = append(kinds[kind], scorers[i])
@@ -161,36 +200,36 @@ func (d *Detector) Swap(models []Model, suppress []Suppression) error {
 		connections.tracker, err = features.NewTracker(features.Config{Columns: connections.columns, MaxConnections: d.cfg.MaxConnections, Early: d.cfg.Early},
 			func(r *features.Row) { d.add(d.connections, r) })
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if packets != nil && packets.packets == nil {
 		packets.packets, err = features.NewPacketTracker(features.PacketConfig{Columns: packets.columns}, func(r *features.Row) { d.add(d.packets, r) })
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if d.models != nil {
-		if anew(d.connections, connections) || anew(d.packets, packets) {
-			d.flush()
-		} else {
-			d.score()
-		}
-	}
+	return &swap{connections, packets, scorers, suppressed, anew(d.connections, connections) || anew(d.packets, packets)}, nil
+}
+
+func (d *Detector) commit(s *swap) {
 	d.incidents.mu.Lock()
+	if s.anew {
+		d.advance(never - 1) // with the first one: all are drained
+		d.last = 0
+	}
 	if d.models != nil || d.incidents.models == nil {
-		d.incidents.swap(d, scorers)
+		d.incidents.swap(d, s.scorers)
 	}
 	d.incidents.mu.Unlock()
-	d.connections, d.packets, d.models, d.suppressed = connections, packets, scorers, suppressed
+	d.connections, d.packets, d.models, d.suppressed = s.connections, s.packets, s.scorers, s.suppressed
 	d.lanes = nil
-	for _, l := range []*lane{connections, packets} {
+	for _, l := range []*lane{s.connections, s.packets} {
 		if l != nil {
 			d.lanes = append(d.lanes, l)
 		}
 	}
 	d.batch = newBatch(d.lanes...)
-	return nil
 }
 
 // anew reports whether the rows of lane next come from another tracker than those of
@@ -297,14 +336,30 @@ func (d *Detector) catchUp(now int64) {
 }
 
 // Finish makes the rows of the connections still open, scores what is left and
-// ends all incidents. It returns the first error of a model.
+// ends all incidents: those of a common table when the last of its Detectors finishes.
+// It returns the first error of a model.
 func (d *Detector) Finish() error {
-	d.flush()
+	d.drain()
+	d.incidents.mu.Lock()
+	defer d.incidents.mu.Unlock()
+	if d.incidents.users--; d.incidents.users <= 0 {
+		d.advance(never - 1)
+		d.last = 0
+	}
 	return d.err
 }
 
 // flush ends all connections and incidents: what follows begins a new time.
 func (d *Detector) flush() {
+	d.drain()
+	d.incidents.mu.Lock()
+	defer d.incidents.mu.Unlock()
+	d.advance(never - 1)
+	d.last = 0
+}
+
+// drain ends all connections and judges what is left.
+func (d *Detector) drain() {
 	if d.connections != nil {
 		d.connections.tracker.Flush()
 	}
@@ -312,10 +367,6 @@ func (d *Detector) flush() {
 		d.packets.packets.Flush()
 	}
 	d.score()
-	d.incidents.mu.Lock()
-	defer d.incidents.mu.Unlock()
-	d.advance(never - 1)
-	d.last = 0
 }
 
 // maxStepBack is how far the time of rows may run back, ns.

@@ -364,8 +364,8 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// TestManyIncidents checks the bound on open incidents, that decoys do not hide an
-// attack, and that what ended early is counted.
+// TestManyIncidents checks the bound on open incidents and on events: decoys become one
+// incident, in which every connection counts, and do not hide an attack.
 func TestManyIncidents(t *testing.T) {
 	var s traffic
 	const n = 3000
@@ -378,17 +378,26 @@ func TestManyIncidents(t *testing.T) {
 	for k := range n {
 		s.syn(int64(n+300+k), fmt.Sprintf("10.3.%d.%d", k/250, k%250), fmt.Sprintf("10.4.%d.%d", k/250, k%250), 1024, 22)
 	}
-	ends, attack := 0, uint64(0)
+	events, ends, connections, attack := 0, uint64(0), uint64(0), uint64(0)
+	var largest *Event
 	st := detect(t, config(rule(refusals), func(e *Event) {
+		events++
 		if e.Picket.Phase == PhaseEnd {
 			ends++
+			connections += e.Picket.Connections
+			if largest == nil || e.Picket.Connections > largest.Picket.Connections {
+				largest = e
+			}
 		}
 		if e.Source.IP == "10.0.0.66" {
 			attack = max(attack, e.Picket.Connections)
 		}
 	}), &s)
-	if st.Incidents != 2*n+1 || ends != maxIncidents || st.Early != 2*n+1-maxIncidents || attack != 300 {
-		t.Errorf("%d incidents, %d ends, %d early, %d connections of the attack", st.Incidents, ends, st.Early, attack)
+	if st.Incidents != ends || ends > 2*maxNew+3 || events > 3*int(ends) || connections != 2*n+300 || attack != 300 {
+		t.Errorf("%d incidents, %d events, %d ends of %d connections, %d of the attack", st.Incidents, events, ends, connections, attack)
+	}
+	if p := largest.Picket; p.Connections < 2*n-2*maxNew || p.Sources < n || p.Targets < n || !strings.Contains(largest.Message, " hosts") {
+		t.Errorf("the spray: %s, %d sources, %d targets", largest.Message, p.Sources, p.Targets)
 	}
 }
 

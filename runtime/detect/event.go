@@ -157,7 +157,11 @@ func (i *incident) message(r *features.Row) string {
 		if i.connections >= manyConnections {
 			what = "flood"
 		}
-		whom += on(service)
+		if targets > 1 {
+			whom = hosts(targets, whom)
+		} else {
+			whom += on(service)
+		}
 	case targets >= severalPeers:
 		what, whom = "sweeps", fmt.Sprintf("%d hosts", targets)
 	case ports >= severalPeers:

@@ -29,6 +29,9 @@ const (
 	crowd = 8
 	// maxIncidents bounds the incidents open at a time.
 	maxIncidents = 256
+	// maxNew bounds the incidents of a minute that are told of, of those with fewer and
+	// those with more than manyConnections each. The others become one, the spray.
+	maxNew = 60
 
 	never = int64(1<<63 - 1)
 )
@@ -40,6 +43,7 @@ type incident struct {
 	id             string
 	source, victim capture.Addr // of the first row
 	crowded        bool         // the victim's, not the source's
+	spray          bool         // of all that there is no room for
 	start, end     int64        // first and last packet
 	opened         int64        // first row
 	lastRow        int64
@@ -90,10 +94,14 @@ type Incidents struct {
 	open     []*incident // in the order in which they opened
 	bySource map[capture.Addr]*incident
 	byVictim map[capture.Addr]*incident // the crowded ones
+	spray    *incident                  // nil while there is room
+	minute   int64                      // of told
+	told     [2]int                     // new ones of that minute: few connections, many
 	next     int64                      // no event is due earlier
 	total    uint64
 	early    uint64 // ended before their time, for want of room
 	sequence uint64
+	users    int       // Detectors that have not finished
 	models   []*scorer // of the Detector that swapped last, for their places in scores
 }
 
@@ -170,7 +178,9 @@ func (t *Incidents) gather(i *incident) *incident {
 }
 
 func (t *Incidents) close(i *incident) {
-	if i.crowded {
+	if i.spray {
+		t.spray = nil
+	} else if i.crowded {
 		delete(t.byVictim, i.victim)
 	} else {
 		delete(t.bySource, i.source)
@@ -179,10 +189,41 @@ func (t *Incidents) close(i *incident) {
 	t.next = -never // room may make others due
 }
 
+// sprayed makes an incident that nobody was told of a part of the spray: the first one
+// becomes it.
+func (t *Incidents) sprayed(i *incident) {
+	if t.spray != nil {
+		t.spray.merge(i)
+		t.close(i)
+		t.total--
+		return
+	}
+	if i.crowded {
+		delete(t.byVictim, i.victim)
+	} else {
+		delete(t.bySource, i.source)
+	}
+	i.crowded, i.spray, t.spray = true, true, i
+}
+
+// room reports whether i may be told of as a new incident at the given time.
+func (t *Incidents) room(i *incident, time int64) bool {
+	if minute := time / (60 * second); minute != t.minute {
+		t.minute, t.told = minute, [2]int{}
+	}
+	size := 0
+	if i.connections >= manyConnections {
+		size = 1
+	}
+	t.told[size]++
+	return i.spray || t.told[size] <= maxNew
+}
+
 // merge counts what o counted in i.
 func (i *incident) merge(o *incident) {
 	i.start, i.end = min(i.start, o.start), max(i.end, o.end)
 	i.lastRow = max(i.lastRow, o.lastRow)
+	i.news = true
 	i.rows += o.rows
 	i.connections += o.connections
 	i.refused += o.refused
@@ -237,6 +278,9 @@ func (i *incident) add(r *features.Row, models []*scorer, scores []float64, best
 // connections, of those the one quiet longest.
 func (t *Incidents) least() *incident {
 	return slices.MinFunc(t.open, func(a, b *incident) int {
+		if a.spray != b.spray {
+			return map[bool]int{true: 1, false: -1}[a.spray]
+		}
 		return cmp.Or(cmp.Compare(a.connections, b.connections), cmp.Compare(a.lastRow, b.lastRow))
 	})
 }
@@ -248,11 +292,20 @@ func (d *Detector) makeRoom(r *features.Row) {
 	if len(t.open) < maxIncidents || t.bySource[r.Src] != nil || t.byVictim[r.Dst] != nil {
 		return
 	}
-	t.early++
 	least := t.least()
-	if least.events > 0 {
-		d.publish(least, PhaseEnd, r.Time)
+	if least.events == 0 {
+		t.sprayed(least)
+		if !least.spray { // it made way
+			return
+		}
+		least = t.least() // the one that became the spray stays
+		if least.events == 0 {
+			t.sprayed(least)
+			return
+		}
 	}
+	t.early++
+	d.publish(least, PhaseEnd, r.Time)
 	t.close(least)
 }
 
@@ -272,6 +325,11 @@ func (d *Detector) advance(now int64) {
 		due := d.incidents.next
 		switch {
 		case first.events == 0:
+			if !d.incidents.room(first, due) {
+				if d.incidents.sprayed(first); !first.spray {
+					continue
+				}
+			}
 			d.publish(first, PhaseNew, due)
 		case due < first.lastRow+quietTime:
 			d.publish(first, PhaseUpdate, due)

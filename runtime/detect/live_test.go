@@ -196,7 +196,7 @@ func TestSwap(t *testing.T) {
 	s.between = func() {
 		if half > 0 && s.now > half {
 			half = 0
-			if err := d.Swap([]Model{low, cfg.Models[0]}, nil); err != nil {
+			if err := Swap([]*Detector{d}, [][]Model{{low, cfg.Models[0]}}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -221,7 +221,7 @@ func TestSwap(t *testing.T) {
 	more := cfg.Models[0]
 	more.Features = []string{"flag=S0", "flag=REJ", "count", "dst_bytes"}
 	rows := d.Stats().Judged
-	if err := d.Swap([]Model{more}, []Suppression{{Reason: "test", Until: time.Unix(4e9, 0), Protocol: "tcp"}}); err != nil {
+	if err := Swap([]*Detector{d}, [][]Model{{more}}, []Suppression{{Reason: "test", Until: time.Unix(4e9, 0), Protocol: "tcp"}}); err != nil {
 		t.Fatal(err)
 	}
 	s.traffic.next, s.between = 0, nil
@@ -240,7 +240,7 @@ func TestSwap(t *testing.T) {
 
 	bad := low
 	bad.Features = []string{"flag=S0", "rev_bytes"}
-	if err := d.Swap([]Model{bad}, nil); err == nil || d.models[0].Name != "rule" {
+	if err := Swap([]*Detector{d}, [][]Model{{bad}}, nil); err == nil || d.models[0].Name != "rule" {
 		t.Errorf("a model that wants what is not computed: %v, %s", err, d.models[0].Name)
 	}
 }
@@ -311,5 +311,47 @@ func TestAnonymizer(t *testing.T) {
 	}
 	if a.Network.CommunityID == b.Network.CommunityID || !strings.HasPrefix(b.Picket.Incident, "ab00") {
 		t.Errorf("community id %s, incident %s", b.Network.CommunityID, b.Picket.Incident)
+	}
+}
+
+// TestSwapCommonTable: rows that wait in one Detector are judged by its old models before
+// the table knows the new ones, and what all have open ends once.
+func TestSwapCommonTable(t *testing.T) {
+	cfg := config(rule(refusals), nil)
+	two := []Model{cfg.Models[0], cfg.Models[0]}
+	two[1].Name = "second"
+	more := cfg.Models[0]
+	more.Features = []string{"flag=S0", "flag=REJ", "count", "dst_bytes"}
+	for _, next := range [][]Model{two[:1], {more}} {
+		var got []*Event // the table's lock guards it
+		cfg := cfg
+		cfg.Models, cfg.Incidents, cfg.Early = two, NewIncidents(), time.Second
+		cfg.Emit = func(e *Event) { got = append(got, e) }
+		all := make([]*Detector, 2)
+		for k := range all {
+			var err error
+			if all[k], err = New(cfg); err != nil {
+				t.Fatal(err)
+			}
+			var s traffic
+			for p := range 40 {
+				s.syn(int64(p)*1000, "10.0.0.1", "10.0.0.9", uint16(1024+k), uint16(p+1))
+				s.tcp(int64(p)*1000+100, "10.0.0.9", "10.0.0.1", uint16(p+1), uint16(1024+k), capture.RST|capture.ACK)
+			}
+			if err := all[k].Run(context.Background(), &s); !errors.Is(err, io.EOF) {
+				t.Fatal(err)
+			}
+		}
+		if err := Swap(all, [][]Model{next, next}, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range all {
+			if err := d.Finish(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := len(got); n != 2 || got[0].Picket.Phase != PhaseNew || got[1].Picket.Phase != PhaseEnd || got[1].Picket.Connections != 80 {
+			t.Errorf("%d events", n)
+		}
 	}
 }

@@ -80,6 +80,9 @@ func Address(listen string) (string, error) {
 			err = fmt.Errorf("port %q: want a number to 65535", port)
 		}
 	}
+	if _, ip := netip.ParseAddr(host); err == nil && ip != nil && host != "" && host != "localhost" {
+		err = fmt.Errorf("host %q: want an address", host)
+	}
 	if err != nil {
 		return "", fmt.Errorf("listen on %q: %w (HOST:PORT; without a host on loopback)", listen, err)
 	}

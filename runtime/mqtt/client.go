@@ -147,11 +147,21 @@ func Dial(ctx context.Context, c Config) (*Client, error) {
 // Start returns at once and connects in the background, for as long as it takes.
 // Its error is Config's.
 func Start(c Config) (*Client, error) {
+	begin, err := Prepare(c)
+	if err != nil {
+		return nil, err
+	}
+	return begin(), nil
+}
+
+// Prepare reads the files that c names, for whoever gives up the rights to, and returns
+// what Start does besides.
+func Prepare(c Config) (begin func() *Client, err error) {
 	targets, err := c.resolve(os.Getenv, os.Args)
 	if err != nil {
 		return nil, err
 	}
-	return start(c, targets, defaultTiming), nil
+	return func() *Client { return start(c, targets, defaultTiming) }, nil
 }
 
 func dial(ctx context.Context, config Config, targets []*target, tm timing) (*Client, error) {

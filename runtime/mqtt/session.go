@@ -251,7 +251,50 @@ type conn struct {
 	writeTimeout time.Duration
 	mu           sync.Mutex
 	closed       atomic.Bool
+
+	// Of reading: paho makes room for a whole packet, 256 MiB, when its length has come.
+	header int    // octets of the fixed header that were read
+	left   uint32 // of the packet, in its header: so far
 }
+
+// maxIncoming bounds packets of brokers, octets. The longest that is expected is the
+// status of a Home Assistant.
+const maxIncoming = 64 << 10
+
+var errTooLong = errors.New("the broker sends a packet longer than any that was asked for")
+
+// Read keeps packets from being longer than maxIncoming.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	for rest := b[:n]; len(rest) > 0; {
+		if c.header == headerDone {
+			skip := min(uint32(len(rest)), c.left)
+			rest, c.left = rest[skip:], c.left-skip
+			if c.left == 0 {
+				c.header = 0
+			}
+			continue
+		}
+		o := rest[0]
+		rest = rest[1:]
+		if c.header++; c.header == 1 { // the packet's type; its length follows
+			continue
+		}
+		c.left |= uint32(o&0x7f) << (7 * (c.header - 2))
+		if c.left > maxIncoming || c.header > 5 {
+			c.Close()
+			return 0, errTooLong
+		}
+		if o&0x80 == 0 {
+			if c.header = headerDone; c.left == 0 {
+				c.header = 0
+			}
+		}
+	}
+	return n, err
+}
+
+const headerDone = -1
 
 func (c *conn) Write(b []byte) (int, error) {
 	c.mu.Lock()
