@@ -115,8 +115,9 @@ type Opinion struct {
 	Anomalous bool    `json:"anomalous"`
 }
 
-// Evidence is a feature that drove a score: put back to its typical value, it
-// would have lowered the score by Effect.
+// Evidence is a feature that drove a score, by Effect: the mean of its fall when the
+// feature alone is put back to its typical value, and of the rise of a typical row's
+// score when the feature alone is put in.
 type Evidence struct {
 	Feature string  `json:"feature"`
 	Value   float64 `json:"value"`

@@ -408,30 +408,38 @@ func (d *Detector) incidentID(i *incident) string {
 // maxEvidence is how many features an event names.
 const maxEvidence = 3
 
-// explain returns the features that drove the model's score of a row: those
-// whose typical value, one put in at a time, lowers it most. The one-hot
-// columns of a feature are one.
+// explain returns the features that drove the model's score of a row, by the mean of
+// two effects: how far the score falls when one alone is put back to its typical
+// value, and how far that of an all typical row rises with one alone. The fall says
+// nothing of a score that several features hold at 1 each, the rise nothing of
+// features that only count together. The one-hot columns of a feature are one.
 func (d *Detector) explain(m *scorer, values []float32) []Evidence {
-	width := len(m.columns)
+	width, n := len(m.columns), 1+len(m.groups)
 	rows := d.probe[:0]
 	m.gather(&rows, values)
 	base := rows[:width:width]
-	for _, g := range m.groups {
-		at := len(rows)
-		rows = append(rows, base...)
-		for _, c := range g {
-			rows[at+c] = m.Typical[c]
+	vary := func(from, to []float32) {
+		for _, g := range m.groups {
+			at := len(rows)
+			rows = append(rows, from...)
+			for _, c := range g {
+				rows[at+c] = to[c]
+			}
 		}
 	}
+	vary(base, m.Typical)
+	rows = append(rows, m.Typical...)
+	vary(m.Typical, base)
 	d.probe = rows
-	scores := make([]float32, 1+len(m.groups))
+	scores := make([]float32, 2*n)
 	if err := m.Score(rows, scores); err != nil {
 		d.fail(err)
 		return nil
 	}
 	why := []Evidence{}
 	for k, g := range m.groups {
-		if effect := float64(scores[0] - scores[k+1]); effect > 0 {
+		fall, rise := scores[0]-scores[k+1], scores[n+k+1]-scores[n]
+		if effect := float64(fall+rise) / 2; effect > 0 {
 			c := g[0]
 			for _, one := range g {
 				if base[one] == 1 {
