@@ -29,11 +29,11 @@ mkdir -p "$out"
 # information, and so this folder's name, would be in the file.
 compiler=${CROSS_CC:-}
 if [ -z "$compiler" ]; then
-	compiler="$(sh cross/zig.sh) cc -target $cc"
+	compiler="'$(sh cross/zig.sh)' cc -target $cc"
 	export ZIG_GLOBAL_CACHE_DIR="$PWD/build/zig/cache" ZIG_LOCAL_CACHE_DIR="$PWD/build/zig/cache"
 fi
 CGO_ENABLED=1 GOOS=linux GOARCH=$goarch GOARM=$goarm CC=$compiler CGO_CFLAGS=-O2 \
-	go build -tags noparquet -trimpath -buildvcs=false \
+	go build -tags noparquet,nethttpomithttp2 -trimpath -buildvcs=false \
 	-ldflags "-s -w -buildid= -extldflags=-Wl,-s -X main.version=${VERSION:-devel}" -o "$out/picket" ./cmd/picket
 newest=$(objdump -T "$out/picket" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
 oldest=GLIBC_2.${cc##*.}

@@ -12,6 +12,7 @@ cross: $(TARGETS:%=cross-%) ## build for amd64, arm64, armv7 and riscv64; cross-
 $(TARGETS:%=cross-%): cross-%:
 	@$(CROSSENV) sh cross/build.sh $*
 
+export MINISIGN_KEY
 release: cross ## build, pack, list and sign what is delivered, into build/release
 	@$(CROSSENV) sh cross/release.sh $(TARGETS)
 

@@ -32,7 +32,7 @@ esac
 host=build/cross/amd64/picket
 [ -x "$host" ] || { echo "package.sh: build amd64 first: the man pages come from it" >&2; exit 1; }
 go run ./cross/docs "$host" "$tmp/docs"
-"$host" run --config-sample >"$tmp/picket.toml" 2>/dev/null || cp cross/files/picket.toml "$tmp/picket.toml"
+"$host" run --config-sample >"$tmp/picket.toml"
 {
 	cat cross/files/NOTICE
 	go version -m "$in/picket" | awk '$1 == "dep" { print $2 "@" $3 }' | while read -r module; do
@@ -106,6 +106,8 @@ esac
 tree "$tmp/systemd" $kind systemd
 if [ $kind = native ]; then PACKAGE_C='libc6 (>= 2.28)' PACKAGE_CXX='libstdc++6 (>= 8)'; fi
 package deb "$debian" "$numbers" "$tmp/systemd"
+deb=$PWD/$out/picket_${numbers}_$debian.deb # nfpm's own xz is a tenth larger
+(cd "$tmp" && ar x "$deb" && xz -9e -T1 data.tar && rm "$deb" && ar rcD "$deb" debian-binary control.tar.gz data.tar.xz)
 if [ $kind = native ]; then PACKAGE_C='libc.so.6(GLIBC_2.28)(64bit)' PACKAGE_CXX='libstdc++.so.6(GLIBCXX_3.4.25)(64bit)'; fi
 package rpm "$rpm" "$numbers" "$tmp/systemd"
 PACKAGE_C='' PACKAGE_CXX=''

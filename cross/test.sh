@@ -75,7 +75,7 @@ try() {
 	local name=$1 root=$2 program=$3 said begun first
 	begun=$(now)
 	said=$(in_root "$root" "$program" version 2>"$work/stderr") || die "$name: version fails: $said $(head -n 5 "$work/stderr")"
-	[[ $said = "picket $version ("*"linux/$goarch)"*"ONNX Runtime 1.21.0"* ]] || die "$name: version says $said"
+	[[ $said = "picket ${version/#devel/(devel)} ("*"linux/$goarch)"*"ONNX Runtime 1.21.0"* ]] || die "$name: version says $said"
 	first=$((($(now) - begun) / 1000000))
 	for model in "${models[@]}"; do
 		in_root "$root" "$program" model check "$model" >"$work/check" 2>&1 || die "$name: model check $model fails: $(tail -n 3 "$work/check")"
@@ -104,6 +104,7 @@ for target in "$@"; do
 	# a root with the C library, and one without
 	system=$work/$target-system bare=$work/$target-bare
 	cp -a "build/cross/$target/system/root" "$system"
+	for d in bin lib; do [ -e "$system/$d" ] || ln -s "usr/$d" "$system/$d"; done # Debian 13 has them in /usr only
 	[ -e "$system/bin/sh" ] || ln -s dash "$system/bin/sh"
 	mkdir -p "$bare/bin"
 	cp "build/cross/$target/busybox/root"/*/busybox "$bare/bin/" 2>/dev/null || cp "build/cross/$target/busybox/root"/usr/bin/busybox "$bare/bin/"
@@ -162,6 +163,17 @@ for target in "$@"; do
 	try "$target one file, read-only root, no HOME" "$one" /picket
 	quick=
 done
+
+# The list: whole, right, and signed by the procedure of README.md.
+(cd "$release" && sha256sum --quiet -c SHA256SUMS) || die "SHA256SUMS is wrong"
+[ "$(wc -l <"$release/SHA256SUMS")" -eq "$(find "$release" -type f ! -name 'SHA256SUMS*' | wc -l)" ] || die "SHA256SUMS does not list every file"
+cp "$release/SHA256SUMS" "$work/"
+minisign -G -W -p "$work/key.pub" -s "$work/key" >/dev/null
+minisign -S -s "$work/key" -m "$work/SHA256SUMS" >/dev/null
+minisign -V -q -p "$work/key.pub" -m "$work/SHA256SUMS" || die "the signature is refused"
+echo >>"$work/SHA256SUMS"
+! minisign -V -q -p "$work/key.pub" -m "$work/SHA256SUMS" 2>/dev/null || die "a changed list passes"
+pass "SHA256SUMS and its signature"
 
 # The unit: known to systemd, and its exposure at most 2.0.
 unit=$work/picket.service

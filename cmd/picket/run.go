@@ -363,6 +363,9 @@ func (d *daemon) restrict() error {
 			paths.ReadOnly = append(paths.ReadOnly, sandbox.Dirs(file)...)
 		}
 	}
+	if _, args := onnx.Self(); len(args) > 0 { // for the child that tries models
+		paths.ReadOnly = append(paths.ReadOnly, sandbox.Dirs(args[len(args)-1])...)
+	}
 	if library, err := onnx.FindLibrary(r.models.library); err == nil {
 		paths.ReadOnly = append(paths.ReadOnly, sandbox.Dirs(library)...)
 	}

@@ -23,16 +23,6 @@ import (
 	"github.com/picket-ids/picket/runtime/detect"
 )
 
-// The test program started with this variable set is picket itself, so that it can be
-// killed.
-const envIsPicket = "PICKET_TEST_IS_PICKET"
-
-func init() {
-	if os.Getenv(envIsPicket) == "1" {
-		main()
-	}
-}
-
 // process is a picket that runs.
 type process struct {
 	*exec.Cmd
@@ -63,7 +53,7 @@ func (l *lockedBuffer) String() string {
 func daemonProcess(t testing.TB, args ...string) *process {
 	t.Helper()
 	p := &process{Cmd: exec.Command(os.Args[0], append([]string{"run", "--log-format", "json"}, args...)...), t: t, ended: make(chan struct{})}
-	p.Env = append(os.Environ(), envIsPicket+"=1")
+	p.Env = append(os.Environ(), asPicket+"=1")
 	p.Stdout, p.Stderr = &p.out, &p.log
 	if err := p.Start(); err != nil {
 		t.Fatal(err)

@@ -143,8 +143,11 @@ func (v *vetting) run(ctx context.Context, data []byte, sum string) error {
 	// The kernel kills the child with the thread that started it, which must live as long.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// The link finds this very program also when an update has replaced its file.
-	cmd := exec.CommandContext(timed, cmp.Or(v.picket, "/proc/self/exe"), append(slices.Clip(vetArgs), library)...)
+	program, before := onnx.Self()
+	if v.picket != "" {
+		program, before = v.picket, nil
+	}
+	cmd := exec.CommandContext(timed, program, slices.Concat(before, vetArgs, []string{library})...)
 	cmd.Env = []string{"GOMAXPROCS=1", "GOTRACEBACK=none"}
 	if path := os.Getenv("LD_LIBRARY_PATH"); path != "" {
 		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+path)

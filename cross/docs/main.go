@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,8 +25,8 @@ type flag struct {
 
 type verb struct {
 	name, args, does string
-	words            []string // to be completed after the name: picket model show
-	flags            []flag
+	verbs            []verb // below it: picket model show
+	flags            []flag // of those below too
 }
 
 func main() {
@@ -86,45 +87,68 @@ func ask(picket string) (about string, verbs []verb, err error) {
 		return "", nil, err
 	}
 	about, _, _ = strings.Cut(out, "\n")
+	verbs, err = askVerbs(picket, out)
+	return about, verbs, err
+}
+
+// askVerbs asks for every verb that a help lists in lines "  picket VERB …".
+func askVerbs(picket, out string, above ...string) (verbs []verb, err error) {
+	begin := "  " + strings.Join(append([]string{"picket"}, above...), " ") + " "
 	for line := range strings.Lines(out) {
-		words := strings.Fields(line)
-		if !strings.HasPrefix(line, "  picket ") || len(words) < 3 {
+		rest, ok := strings.CutPrefix(line, begin)
+		if !ok {
 			continue
 		}
-		v, err := askVerb(picket, words[1])
+		name, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		v, err := askVerb(picket, append(above[:len(above):len(above)], name))
 		if err != nil {
-			return "", nil, err
+			return nil, err
+		}
+		if gap := strings.LastIndex(strings.TrimSpace(rest), "  "); v.does == "" && gap >= 0 {
+			v.does = strings.TrimSpace(rest)[gap+2:]
 		}
 		verbs = append(verbs, v)
 	}
 	if len(verbs) == 0 {
-		return "", nil, fmt.Errorf("%s help lists no verbs", picket)
+		return nil, fmt.Errorf("%s lists no verbs: %q", picket, out)
 	}
-	return about, verbs, nil
+	return verbs, nil
 }
 
 var (
-	usageLine = regexp.MustCompile(`^Usage: picket ([a-z]+) \[flags\] ?(.*)$`)
-	flagLine  = regexp.MustCompile(`^ +(?:-(\w), )?--([a-z0-9-]+)(?: ([a-zA-Z]+))?(?:\[=\S*\])? {2,}(\S.*)$`)
+	usageLine = regexp.MustCompile(`^Usage: picket ([a-z ]+) \[flags\] ?(.*)$`)
+	flagLine  = regexp.MustCompile(`^ +(?:-(\w), )?--([a-z0-9-]+)(?: ([^\s\[]+))?(?:\[=\S*\])? {2,}(\S.*)$`)
 	moreLine  = regexp.MustCompile(`^ {10,}(\S.*)$`)
-	choice    = regexp.MustCompile(`^[a-z]+(\|[a-z]+)+`)
 )
 
-func askVerb(picket, name string) (verb, error) {
-	out, err := help(picket, name, "--help")
+func askVerb(picket string, names []string) (verb, error) {
+	name := strings.Join(names, " ")
+	out, err := help(picket, append(names[:len(names):len(names)], "--help")...)
 	if err != nil {
 		return verb{}, err
 	}
 	wrong := func(line string) error { return fmt.Errorf("%s %s --help: what is %q?", picket, name, line) }
 	lines := strings.Split(strings.TrimRight(out, "\n"), "\n")
+	v := verb{name: names[len(names)-1]}
+	if lines[0] == "Usage: picket "+name+" VERB" {
+		v.args = "VERB"
+		if v.verbs, err = askVerbs(picket, out, names...); err != nil {
+			return verb{}, err
+		}
+		for _, below := range v.verbs {
+			for _, f := range below.flags {
+				if !slices.ContainsFunc(v.flags, func(g flag) bool { return g.long == f.long }) {
+					v.flags = append(v.flags, f)
+				}
+			}
+		}
+		return v, nil
+	}
 	usage := usageLine.FindStringSubmatch(lines[0])
 	if usage == nil || usage[1] != name || len(lines) < 3 {
 		return verb{}, wrong(lines[0])
 	}
-	v := verb{name: name, args: strings.TrimSpace(usage[2]), does: lines[1]}
-	if words := choice.FindString(v.args); words != "" {
-		v.words = strings.Split(words, "|")
-	}
+	v.args, v.does = strings.TrimSpace(usage[2]), lines[1]
 	host, err := os.Hostname()
 	if err != nil {
 		return verb{}, err
@@ -201,20 +225,41 @@ for the broker
 func page(v verb, date string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, ".TH PICKET\\-%s 1 %s picket\n.SH NAME\npicket\\-%s \\- %s\n", strings.ToUpper(v.name), date, v.name, roff(v.does))
-	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B picket %s\n[flags] %s\n.SH FLAGS\n", v.name, roff(v.args))
-	for _, f := range v.flags {
-		b.WriteString(".TP\n")
-		if f.short != "" {
-			fmt.Fprintf(&b, "\\fB\\-%s\\fR, ", f.short)
-		}
-		fmt.Fprintf(&b, "\\fB\\-\\-%s\\fR", roff(f.long))
-		if f.value != "" {
-			fmt.Fprintf(&b, " \\fI%s\\fR", f.value)
-		}
-		fmt.Fprintf(&b, "\n%s\n", roff(f.usage))
+	if len(v.verbs) == 0 {
+		synopsis(&b, ".SH", v)
+	}
+	for _, below := range v.verbs {
+		fmt.Fprintf(&b, ".SH %s\n%s\n", strings.ToUpper(below.name), roff(below.does))
+		below.name = v.name + " " + below.name
+		synopsis(&b, ".SS", below)
 	}
 	b.WriteString(".SH SEE ALSO\n.BR picket (1)\n")
 	return b.String()
+}
+
+// synopsis writes what is called how, under headings of a level.
+func synopsis(b *strings.Builder, heading string, v verb) {
+	fmt.Fprintf(b, "%s SYNOPSIS\n.B picket %s\n[flags] %s\n%s FLAGS\n", heading, v.name, roff(v.args), heading)
+	for _, f := range v.flags {
+		b.WriteString(".TP\n")
+		if f.short != "" {
+			fmt.Fprintf(b, "\\fB\\-%s\\fR, ", f.short)
+		}
+		fmt.Fprintf(b, "\\fB\\-\\-%s\\fR", roff(f.long))
+		if f.value != "" {
+			fmt.Fprintf(b, " \\fI%s\\fR", roff(f.value))
+		}
+		fmt.Fprintf(b, "\n%s\n", roff(f.usage))
+	}
+}
+
+// words are to be completed after the name of a verb.
+func (v verb) words() string {
+	var names []string
+	for _, below := range v.verbs {
+		names = append(names, below.name)
+	}
+	return strings.Join(names, " ")
 }
 
 // takesFile tells flags whose value is a file.
@@ -235,7 +280,7 @@ func bash(verbs []verb) string {
 			}
 		}
 		fmt.Fprintf(&cases, "\t%s)\n\t\tflags=%q words=%q valued=%q ;;\n", v.name,
-			strings.Join(append(flags, "--help"), " "), strings.Join(v.words, " "), " "+strings.Join(valued, " ")+" ")
+			strings.Join(append(flags, "--help"), " "), v.words(), " "+strings.Join(valued, " ")+" ")
 	}
 	return `# bash completion for picket
 _picket() {
@@ -294,8 +339,8 @@ func zsh(verbs []verb) string {
 			}
 			spec("--" + f.long)
 		}
-		if len(v.words) > 0 {
-			fmt.Fprintf(&b, " \\\n\t\t'1:what:(%s)'", strings.Join(v.words, " "))
+		if len(v.verbs) > 0 {
+			fmt.Fprintf(&b, " \\\n\t\t'1:what:(%s)'", v.words())
 		}
 		b.WriteString(" \\\n\t\t'*:file:_files' ;;\n")
 	}
@@ -309,8 +354,8 @@ func fish(verbs []verb) string {
 	for _, v := range verbs {
 		fmt.Fprintf(&b, "complete -c picket -n __fish_use_subcommand -f -a %s -d %s\n", v.name, quote(v.does))
 		on := "-n '__fish_seen_subcommand_from " + v.name + "'"
-		if len(v.words) > 0 {
-			fmt.Fprintf(&b, "complete -c picket %s -a '%s'\n", on, strings.Join(v.words, " "))
+		if len(v.verbs) > 0 {
+			fmt.Fprintf(&b, "complete -c picket %s -a '%s'\n", on, v.words())
 		}
 		for _, f := range v.flags {
 			fmt.Fprintf(&b, "complete -c picket %s -l %s", on, f.long)
