@@ -52,7 +52,14 @@ func (l *lockedBuffer) String() string {
 // daemonProcess starts picket run and returns when it watches.
 func daemonProcess(t testing.TB, args ...string) *process {
 	t.Helper()
-	p := &process{Cmd: exec.Command(os.Args[0], append([]string{"run", "--log-format", "json"}, args...)...), t: t, ended: make(chan struct{})}
+	return daemonBehind(t, nil, args...)
+}
+
+// daemonBehind has another program start it.
+func daemonBehind(t testing.TB, starter []string, args ...string) *process {
+	t.Helper()
+	line := slices.Concat(starter, []string{os.Args[0], "run", "--log-format", "json"}, args)
+	p := &process{Cmd: exec.Command(line[0], line[1:]...), t: t, ended: make(chan struct{})}
 	p.Env = append(os.Environ(), asPicket+"=1")
 	p.Stdout, p.Stderr = &p.out, &p.log
 	if err := p.Start(); err != nil {
@@ -615,6 +622,35 @@ func TestRunQuiet(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	t.Logf("ended after %v", time.Since(from).Round(time.Millisecond))
+}
+
+// TestRunInUnit: it starts, tries a model in a child at a reload, and ends with no more
+// than the rights and system calls that its systemd unit leaves it.
+func TestRunInUnit(t *testing.T) {
+	skip := t.Skipf
+	if os.Getenv("CI_REQUIRE_UNIT") == "1" {
+		skip = t.Fatalf
+	}
+	if out, err := exec.Command("/usr/bin/python3", "-c", "import seccomp").CombinedOutput(); err != nil {
+		skip("needs apt install python3-seccomp: %s", out)
+	}
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		skip("needs apt install systemd: %v", err)
+	}
+	netnstest.Enter(t)
+	netnstest.Veth(t, "va", "vb")
+	file := filepath.Join(t.TempDir(), "picket.toml")
+	if err := os.WriteFile(file, []byte("model = \"../../models/nslkdd-autoencoder.onnx\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := daemonBehind(t, []string{"setpriv", "--bounding-set", "-all,+net_raw", "--inh-caps", "-all,+net_raw", "--ambient-caps", "-all,+net_raw",
+		"--no-new-privs", "/usr/bin/python3", "../../cross/unit.py", "../../cross/files/picket.service"},
+		"-i", "vb", "--config", file, "--mqtt", "mqtt://127.0.0.1:1", "--state-dir", t.TempDir(), "--listen", "9090")
+	p.Process.Signal(syscall.SIGHUP)
+	p.until(`"msg":"reloaded"`)
+	if code := p.end(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
 }
 
 // TestScanInterface: scan -i ends after its time, or its packets, with an answer.
