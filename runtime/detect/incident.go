@@ -33,6 +33,10 @@ const (
 	// those with more than manyConnections each. The others become one, the spray.
 	maxNew = 60
 
+	// alike are scores that differ by less: of these the first row counts. Processors
+	// round the last digits of a model's arithmetic differently.
+	alike = 1e-4
+
 	never = int64(1<<63 - 1)
 )
 
@@ -57,9 +61,10 @@ type incident struct {
 	sources, targets     features.Sketch
 	ports                features.Sketch
 
-	score   float64 // the highest, and what gave it:
-	model   *scorer
+	score   float64      // the highest
+	model   *scorer      // what gave it, or one alike before it:
 	peak    features.Row // its Values are the incident's own
+	peaked  float64      // its score
 	scores  []float64    // the highest of each model
 	verdict *verdict     // of a model that is not loaded any more, in the place of model
 }
@@ -234,8 +239,9 @@ func (i *incident) merge(o *incident) {
 	i.sources.Merge(&o.sources)
 	i.targets.Merge(&o.targets)
 	i.ports.Merge(&o.ports)
-	if o.score > i.score {
-		i.score, i.model, i.peak, i.verdict = o.score, o.model, o.peak, o.verdict
+	i.score = max(i.score, o.score)
+	if o.peaked > i.peaked+alike {
+		i.peaked, i.model, i.peak, i.verdict = o.peaked, o.model, o.peak, o.verdict
 	}
 	for m, s := range o.scores {
 		i.scores[m] = max(i.scores[m], s)
@@ -266,11 +272,12 @@ func (i *incident) add(r *features.Row, models []*scorer, scores []float64, best
 		k := models[m].index
 		i.scores[k] = max(i.scores[k], s)
 	}
-	if i.model == nil && i.verdict == nil || scores[best] > i.score {
+	i.score = max(i.score, scores[best])
+	if i.model == nil && i.verdict == nil || scores[best] > i.peaked+alike {
 		values := append(i.peak.Values[:0], r.Values...)
 		i.peak = *r
 		i.peak.Values = values
-		i.score, i.model, i.verdict = scores[best], models[best], nil
+		i.peaked, i.model, i.verdict = scores[best], models[best], nil
 	}
 }
 
