@@ -108,7 +108,7 @@ func readAll(b *testing.B, f *capture.File, d *capture.Decoder, take func(*captu
 			take(p)
 		}
 		return nil
-	})
+	}, nil)
 	if !errors.Is(err, io.EOF) {
 		b.Fatal(err)
 	}

@@ -54,7 +54,7 @@ type daemon struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // all goroutines but the workers
 	ending  chan struct{}  // closed when the end begins
-	broken  chan struct{}  // closed when a worker failed
+	broken  chan struct{}  // closed by fail
 	failure atomic.Pointer[error]
 
 	info      atomic.Pointer[[]byte]
@@ -113,6 +113,22 @@ func (w *worker) post(fn func()) {
 	}
 }
 
+// do posts fn and waits for it, until ctx ends: false, and what fn would have set must
+// not be looked at.
+func (w *worker) do(ctx context.Context, fn func()) bool {
+	done := make(chan struct{})
+	go w.post(func() {
+		fn()
+		close(done)
+	})
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // start sets the goroutines going.
 func (d *daemon) start() {
 	d.ctx, d.cancel = context.WithCancel(context.Background())
@@ -138,12 +154,17 @@ func (d *daemon) work(w *worker) {
 		err = nil
 	}
 	// Both: what a model cannot score is said by the first.
-	if err = errors.Join(err, w.detector.Finish()); err != nil && d.failure.CompareAndSwap(nil, &err) {
+	d.fail(errors.Join(err, w.detector.Finish()))
+}
+
+// fail ends the daemon with the first error that it gets.
+func (d *daemon) fail(err error) {
+	if err != nil && d.failure.CompareAndSwap(nil, &err) {
 		close(d.broken)
 	}
 }
 
-// failed returns the error of a worker.
+// failed returns the error that ended it.
 func (d *daemon) failed() error {
 	if err := d.failure.Load(); err != nil {
 		return *err
@@ -172,13 +193,10 @@ func (d *daemon) pause(fn func()) {
 
 // alive reports whether all workers answer.
 func (d *daemon) alive() bool {
-	deadline := time.After(slow)
+	ctx, cancel := context.WithTimeout(context.Background(), slow)
+	defer cancel()
 	for _, w := range d.workers {
-		done := make(chan struct{})
-		go w.post(func() { close(done) })
-		select {
-		case <-done:
-		case <-deadline:
+		if !w.do(ctx, func() {}) {
 			return false
 		}
 	}
@@ -286,8 +304,8 @@ func (d *daemon) print(lines <-chan []byte) {
 		if _, err := d.std.out.Write(line); err != nil {
 			err = fmt.Errorf("write events to standard output: %w", err)
 			d.log.Error("no more events go there", "error", err)
-			if d.queue == nil && d.failure.CompareAndSwap(nil, &err) {
-				close(d.broken)
+			if d.queue == nil {
+				d.fail(err)
 			}
 			for range lines {
 			}
@@ -323,12 +341,20 @@ func (d *daemon) enqueue(event *detect.Event) {
 				return
 			}
 		}
-		select {
-		case <-time.After(time.Second):
-		case <-d.ctx.Done():
+		if !d.rest() {
 			d.lose("neither disk nor broker takes it", event, err)
 			return
 		}
+	}
+}
+
+// rest waits before another try, and reports whether there is to be one.
+func (d *daemon) rest() bool {
+	select {
+	case <-time.After(time.Second):
+		return true
+	case <-d.ctx.Done():
+		return false
 	}
 }
 
@@ -351,10 +377,7 @@ func (d *daemon) publish() {
 			return
 		case err != nil:
 			d.log.Error("the queue cannot be read", "error", err)
-			select {
-			case <-time.After(time.Second):
-			case <-d.ctx.Done():
-			}
+			d.rest()
 			continue
 		}
 		err = d.client.Publish(d.ctx, mqtt.Message{Topic: topic, Payload: e.Payload, QoS: 1,
@@ -367,10 +390,7 @@ func (d *daemon) publish() {
 				return
 			}
 			d.log.Error("event not published, it stays in the queue", "sequence", e.Seq, "error", err)
-			select {
-			case <-time.After(time.Second):
-			case <-d.ctx.Done():
-			}
+			d.rest()
 		}
 	}
 }

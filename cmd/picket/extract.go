@@ -155,7 +155,7 @@ func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 					t.Add(p)
 				}
 				return writeErr
-			})
+			}, nil)
 		})
 		t.Flush()
 		if err = errors.Join(err, writeErr); err != nil {

@@ -94,17 +94,12 @@ func (d *daemon) measure() *health {
 	deadline, cancel := context.WithTimeout(context.Background(), slow)
 	defer cancel()
 	for n, w := range d.workers {
-		got := make(chan detect.Stats, 1)
-		bad := make(chan uint64, 1)
-		go w.post(func() {
-			bad <- badScores(w.models)
-			got <- w.detector.Stats()
-		})
-		select {
-		case s := <-got:
+		var s detect.Stats
+		var bad uint64
+		if w.do(deadline, func() { s, bad = w.detector.Stats(), badScores(w.models) }) {
 			h.add(&s)
-			h.Rows.BadScores += <-bad
-		case <-deadline.Done():
+			h.Rows.BadScores += bad
+		} else {
 			h.Problems = append(h.Problems, fmt.Sprintf("worker %d does not answer", n))
 		}
 		for k, s := range w.Live.Stats() {
@@ -277,7 +272,7 @@ type modelInfo struct {
 	Threshold float64 `json:"threshold"`
 }
 
-func opinions(loaded []*onnx.Model, threshold float64) (all []modelInfo) {
+func modelInfos(loaded []*onnx.Model, threshold float64) (all []modelInfo) {
 	for _, m := range loaded {
 		i := modelInfo{detect.ModelID{Name: m.Name, Version: m.Version, SHA256: m.SHA256}, m.Threshold}
 		if threshold > 0 {

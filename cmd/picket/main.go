@@ -116,14 +116,17 @@ func oneLine(err error) string {
 }
 
 // flagSet returns the flags of a verb, which print its usage for --help.
-func flagSet(name string, std stdio) *pflag.FlagSet {
-	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
+func flagSet(name string, std stdio) *pflag.FlagSet { return flagSetOf(verbs, "", name, std) }
+
+// flagSetOf is flagSet of a list of verbs that stand behind words of a command line.
+func flagSetOf(list []verb, words, name string, std stdio) *pflag.FlagSet {
+	fs := pflag.NewFlagSet(words+name, pflag.ContinueOnError)
 	fs.SortFlags = false
 	fs.SetOutput(std.err)
-	for _, v := range verbs {
+	for _, v := range list {
 		if v.name == name {
 			fs.Usage = func() {
-				fmt.Fprintf(std.out, "Usage: picket %s [flags] %s\n%s\n\n", v.name, v.args, v.does)
+				fmt.Fprintf(std.out, "Usage: picket %s [flags] %s\n%s\n\n", fs.Name(), v.args, v.does)
 				fmt.Fprint(std.out, fs.FlagUsagesWrapped(80))
 			}
 		}

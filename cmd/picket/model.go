@@ -156,18 +156,7 @@ func model(ctx context.Context, args []string, std stdio) (int, error) {
 
 // modelFlagSet returns the flags of a verb of models, which print its usage for --help.
 func modelFlagSet(name string, std stdio) *pflag.FlagSet {
-	fs := pflag.NewFlagSet("model "+name, pflag.ContinueOnError)
-	fs.SortFlags = false
-	fs.SetOutput(std.err)
-	for _, v := range modelVerbs {
-		if v.name == name {
-			fs.Usage = func() {
-				fmt.Fprintf(std.out, "Usage: picket model %s [flags] %s\n%s\n\n", v.name, v.args, v.does)
-				fmt.Fprint(std.out, fs.FlagUsagesWrapped(80))
-			}
-		}
-	}
-	return fs
+	return flagSetOf(modelVerbs, "model ", name, std)
 }
 
 // oneModel is the model that the arguments name.

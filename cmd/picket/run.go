@@ -263,7 +263,7 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 			return err
 		}
 	}
-	d.setInfo(opinions(loaded, r.models.threshold))
+	d.setInfo(modelInfos(loaded, r.models.threshold))
 	d.events = make(chan *detect.Event, maxWaiting)
 	var begin func() *mqtt.Client
 	if len(r.broker.URLs) > 0 {
@@ -461,7 +461,7 @@ func (d *daemon) swap(ctx context.Context, args []string) error {
 		d.log.Warn("these flags have changed and need a restart", "flags", restart)
 	}
 	d.flags.models, d.flags.suppress = r.models, r.suppress
-	d.setInfo(opinions(loaded, r.models.threshold))
+	d.setInfo(modelInfos(loaded, r.models.threshold))
 	d.warnExpired(r.suppress)
 	d.log.Info("reloaded", "models", r.models.names, "suppressions", len(r.suppress))
 	return nil

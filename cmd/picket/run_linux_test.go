@@ -117,6 +117,16 @@ func tool(t testing.TB, name, env string) {
 	}
 }
 
+// wires moves the test to a network of its own: loopback, for a broker, and what is
+// replayed into va comes out of vb.
+func wires(t testing.TB) {
+	t.Helper()
+	tool(t, "tcpreplay", "CI_REQUIRE_NETNS")
+	netnstest.Enter(t)
+	netnstest.Run(t, "ip", "link", "set", "lo", "up")
+	netnstest.Veth(t, "va", "vb")
+}
+
 // replay sends a bundled capture, or one by path, into an interface.
 func replay(t testing.TB, name, iface string, flags ...string) {
 	t.Helper()
@@ -133,11 +143,8 @@ func replay(t testing.TB, name, iface string, flags ...string) {
 // TestRunEqualsScan: of the same packets at the same times, run on an interface and scan
 // of what tcpdump wrote beside it tell the same, field by field.
 func TestRunEqualsScan(t *testing.T) {
-	tool(t, "tcpreplay", "CI_REQUIRE_NETNS")
 	tool(t, "tcpdump", "CI_REQUIRE_TCPDUMP")
-	netnstest.Enter(t)
-	netnstest.Run(t, "ip", "link", "set", "lo", "up")
-	netnstest.Veth(t, "va", "vb")
+	wires(t)
 	for _, tc := range []struct {
 		name  string
 		flags []string
@@ -313,10 +320,7 @@ func TestRunKilled(t *testing.T) {
 	} else if testing.Short() {
 		kills = 3
 	}
-	tool(t, "tcpreplay", "CI_REQUIRE_NETNS")
-	netnstest.Enter(t)
-	netnstest.Run(t, "ip", "link", "set", "lo", "up")
-	netnstest.Veth(t, "va", "vb")
+	wires(t)
 	broker := brokertest.Start(t, "autosave_interval 1", "autosave_on_changes true")
 	sub := broker.Subscribe(t, "picket/gw/event")
 	capture := attackers(t, 3, 10)
@@ -355,10 +359,7 @@ func TestRunKilled(t *testing.T) {
 // TestRunBroker: without a broker events wait on the disk, over a restart of picket; they
 // arrive when there is one, and again when it was away; the topics say how things are.
 func TestRunBroker(t *testing.T) {
-	tool(t, "tcpreplay", "CI_REQUIRE_NETNS")
-	netnstest.Enter(t)
-	netnstest.Run(t, "ip", "link", "set", "lo", "up")
-	netnstest.Veth(t, "va", "vb")
+	wires(t)
 	broker := brokertest.Start(t)
 	all := broker.Subscribe(t, "picket/gw/+")
 	args := []string{"-i", "vb", "--promiscuous", "--gateway", "gw", "--mqtt", "mqtt://" + broker.Addr, "--state-dir", t.TempDir(), "--model", wary, "--health-every", "1s"}
@@ -419,10 +420,7 @@ func TestRunBroker(t *testing.T) {
 // TestRunDiskFull: with a full disk and a broker, events arrive all the same, without a
 // number; with neither they wait in memory.
 func TestRunDiskFull(t *testing.T) {
-	tool(t, "tcpreplay", "CI_REQUIRE_NETNS")
-	netnstest.Enter(t)
-	netnstest.Run(t, "ip", "link", "set", "lo", "up")
-	netnstest.Veth(t, "va", "vb")
+	wires(t)
 	state := t.TempDir()
 	if err := syscall.Mount("tmpfs", state, "tmpfs", 0, "size=1m"); err != nil {
 		if os.Getenv("CI_REQUIRE_NETNS") == "1" {
@@ -466,10 +464,7 @@ func TestRunDiskFull(t *testing.T) {
 // TestRunReload: SIGHUP under load loses no packet; a bad model or config leaves all as
 // it was; suppressions act from then on.
 func TestRunReload(t *testing.T) {
-	tool(t, "tcpreplay", "CI_REQUIRE_NETNS")
-	netnstest.Enter(t)
-	netnstest.Run(t, "ip", "link", "set", "lo", "up")
-	netnstest.Veth(t, "va", "vb")
+	wires(t)
 	broker := brokertest.Start(t)
 	sub := broker.Subscribe(t, "picket/gw/health")
 	file := filepath.Join(t.TempDir(), "picket.toml")

@@ -74,10 +74,7 @@ type gateway struct {
 }
 
 func startGateway(t *testing.T, flags ...string) *gateway {
-	tool(t, "tcpreplay", "CI_REQUIRE_NETNS")
-	netnstest.Enter(t)
-	netnstest.Run(t, "ip", "link", "set", "lo", "up")
-	netnstest.Veth(t, "va", "vb")
+	wires(t)
 	g := &gateway{broker: brokertest.Start(t), events: ledger{ids: map[uint64]string{}}, came: map[string]time.Time{}}
 	g.sub = g.broker.Subscribe(t, "picket/gw/+")
 	g.process = daemonProcess(t, append([]string{"-i", "vb", "--promiscuous", "--gateway", "gw", "--mqtt", "mqtt://" + g.broker.Addr,

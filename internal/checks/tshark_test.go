@@ -98,7 +98,7 @@ func picket(t *testing.T, path string) *talk {
 			tr.Add(p)
 		}
 		return nil
-	})
+	}, nil)
 	if err != nil && !errors.Is(err, io.EOF) {
 		t.Logf("%s: %v", path, err) // tshark too reads what comes before the damage
 	}

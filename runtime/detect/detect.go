@@ -215,8 +215,7 @@ func (d *Detector) prepare(models []Model, suppress []Suppression) (*swap, error
 func (d *Detector) commit(s *swap) {
 	d.incidents.mu.Lock()
 	if s.anew {
-		d.advance(never - 1) // with the first one: all are drained
-		d.last = 0
+		d.endAll() // with the first one: all are drained
 	}
 	if d.models != nil || d.incidents.models == nil {
 		d.incidents.swap(d, s.scorers)
@@ -260,25 +259,10 @@ func groups(names []string) (all [][]int) {
 // any case.
 func (d *Detector) Run(ctx context.Context, src capture.Source) error {
 	d.fresh = true
-	var f capture.Frame
-	var p capture.Packet
-	for n := 0; ; n++ {
-		if n%1024 == 0 && ctx.Err() != nil {
-			return ctx.Err()
-		}
-		err := src.Next(&f)
-		switch {
-		case err == capture.ErrQuiet:
-			n = -1
-			d.Tick(f.Time)
-			err = d.err
-		case err == nil:
-			err = d.take(&f, &p, d.decoder.Decode(&f, &p))
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return capture.Read(ctx, src, &d.decoder, d.take, func(now int64) error {
+		d.Tick(now)
+		return d.err
+	})
 }
 
 func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) error {
@@ -343,8 +327,7 @@ func (d *Detector) Finish() error {
 	d.incidents.mu.Lock()
 	defer d.incidents.mu.Unlock()
 	if d.incidents.users--; d.incidents.users <= 0 {
-		d.advance(never - 1)
-		d.last = 0
+		d.endAll()
 	}
 	return d.err
 }
@@ -354,6 +337,11 @@ func (d *Detector) flush() {
 	d.drain()
 	d.incidents.mu.Lock()
 	defer d.incidents.mu.Unlock()
+	d.endAll()
+}
+
+// endAll ends all incidents; the next row's time may be any.
+func (d *Detector) endAll() {
 	d.advance(never - 1)
 	d.last = 0
 }

@@ -183,15 +183,21 @@ func (t *Incidents) gather(i *incident) *incident {
 }
 
 func (t *Incidents) close(i *incident) {
-	if i.spray {
-		t.spray = nil
-	} else if i.crowded {
-		delete(t.byVictim, i.victim)
-	} else {
-		delete(t.bySource, i.source)
-	}
+	t.unindex(i)
 	t.open = slices.DeleteFunc(t.open, func(o *incident) bool { return o == i })
 	t.next = -never // room may make others due
+}
+
+// unindex takes i from where rows find it.
+func (t *Incidents) unindex(i *incident) {
+	switch {
+	case i.spray:
+		t.spray = nil
+	case i.crowded:
+		delete(t.byVictim, i.victim)
+	default:
+		delete(t.bySource, i.source)
+	}
 }
 
 // sprayed makes an incident that nobody was told of a part of the spray: the first one
@@ -203,11 +209,7 @@ func (t *Incidents) sprayed(i *incident) {
 		t.total--
 		return
 	}
-	if i.crowded {
-		delete(t.byVictim, i.victim)
-	} else {
-		delete(t.bySource, i.source)
-	}
+	t.unindex(i)
 	i.crowded, i.spray, t.spray = true, true, i
 }
 
@@ -285,8 +287,11 @@ func (i *incident) add(r *features.Row, models []*scorer, scores []float64, best
 // connections, of those the one quiet longest.
 func (t *Incidents) least() *incident {
 	return slices.MinFunc(t.open, func(a, b *incident) int {
-		if a.spray != b.spray {
-			return map[bool]int{true: 1, false: -1}[a.spray]
+		switch {
+		case a.spray:
+			return 1
+		case b.spray:
+			return -1
 		}
 		return cmp.Or(cmp.Compare(a.connections, b.connections), cmp.Compare(a.lastRow, b.lastRow))
 	})
