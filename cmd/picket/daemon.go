@@ -60,7 +60,7 @@ type daemon struct {
 	info      atomic.Pointer[[]byte]
 	published atomic.Int64  // incidents that are open and told of
 	lost      atomic.Uint64 // events that found no room in memory
-	lostSeen  atomic.Uint64 // of these, told by the last health
+	lostAt    atomic.Int64  // s, when the last was
 	lostTold  atomic.Int64  // s, when that was logged
 	unqueued  atomic.Uint64 // published past a queue that could not be written
 	refused   atomic.Uint64 // given up, as no broker takes them
@@ -362,6 +362,7 @@ func (d *daemon) rest() bool {
 func (d *daemon) lose(why string, event *detect.Event, err error) {
 	n := d.lost.Add(1)
 	now, last := time.Now().Unix(), d.lostTold.Load()
+	d.lostAt.Store(now)
 	if now-last >= 60 && d.lostTold.CompareAndSwap(last, now) {
 		d.log.Error("event lost: "+why, "error", err, "message", event.Message, "total", n)
 	}

@@ -118,7 +118,7 @@ func (d *daemon) measure() *health {
 	}
 	h.Incidents.Open = d.published.Load()
 	h.Events = eventHealth{len(d.events), d.lost.Load(), d.unqueued.Load(), d.refused.Load()}
-	if lost := h.Events.Lost; lost > d.lostSeen.Swap(lost) {
+	if time.Now().Unix()-d.lostAt.Load() < 60 {
 		h.Problems = append(h.Problems, "events are lost")
 	} else if h.Events.Waiting > maxWaiting/2 {
 		h.Problems = append(h.Problems, "the queue does not keep up with the events")
@@ -172,8 +172,6 @@ func (h *health) add(s *detect.Stats) {
 	}
 }
 
-func (d *daemon) problems() []string { return d.measure().Problems }
-
 // report publishes the counters now and then.
 func (d *daemon) report() {
 	t := time.NewTicker(d.flags.healthEvery)
@@ -196,8 +194,8 @@ func (d *daemon) status() string {
 	return fmt.Sprintf("watching %v", d.flags.interfaces)
 }
 
-// metrics are the counters for Prometheus.
-func (d *daemon) metrics() []metrics.Metric {
+// metrics are the counters for Prometheus, and the problems beside them.
+func (d *daemon) metrics() ([]metrics.Metric, []string) {
 	h := d.measure()
 	var all []metrics.Metric
 	add := func(kind metrics.Kind, name, help string, value float64, labels ...metrics.Label) {
@@ -255,7 +253,7 @@ func (d *daemon) metrics() []metrics.Metric {
 		gauge("broker_connected", "Whether there is a connection to a broker.", up)
 		counter("broker_connections_total", "Connections made.", b.Connections)
 	}
-	return all
+	return all, h.Problems
 }
 
 // outcomes are the names of all, so that each has its series from the start.

@@ -294,7 +294,7 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 	d.start()
 	if r.listen != "" {
 		var err error
-		if d.server, err = metrics.Listen(r.listen, d.metrics, d.problems); err != nil {
+		if d.server, err = metrics.Listen(r.listen, d.metrics); err != nil {
 			return err
 		}
 		d.log.Info("listening", "address", d.server.Addr().String())

@@ -42,11 +42,10 @@ const subscriberID = "subscriber"
 
 // Mosquitto is a broker of its own process on a loopback port.
 type Mosquitto struct {
+	server
 	t    testing.TB
 	Addr string // host:port of its listener
 	conf string
-	cmd  *exec.Cmd
-	gone chan struct{} // closed when the process has ended
 
 	suback chan struct{} // receives when the broker has granted the Subscriber its subscription
 }
@@ -86,46 +85,22 @@ func Start(t testing.TB, lines ...string) *Mosquitto {
 // Restart starts the broker again and returns when the broker says that it runs.
 func (m *Mosquitto) Restart() error {
 	m.t.Helper()
-	cmd := exec.Command(Tool(m.t, "mosquitto"), "-c", m.conf)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	m.cmd, m.gone = cmd, make(chan struct{})
-	running := make(chan struct{})
 	var log strings.Builder
-	go func(gone chan struct{}) {
-		defer close(gone)
-		defer cmd.Wait()
-		up := false
-		for sc := bufio.NewScanner(stderr); sc.Scan(); {
-			if up {
-				if strings.HasSuffix(sc.Text(), ": Sending SUBACK to "+subscriberID) {
-					select {
-					case m.suback <- struct{}{}:
-					default: // it comes back more often than anybody waits for it
-					}
-				}
-				continue
-			}
-			log.WriteString(sc.Text() + "\n")
-			if up = strings.HasSuffix(sc.Text(), " running"); up {
-				close(running)
+	up := false
+	return m.start(exec.Command(Tool(m.t, "mosquitto"), "-c", m.conf), func(line string) bool {
+		if !up {
+			log.WriteString(line + "\n")
+			up = strings.HasSuffix(line, " running")
+			return up
+		}
+		if strings.HasSuffix(line, ": Sending SUBACK to "+subscriberID) {
+			select {
+			case m.suback <- struct{}{}:
+			default: // it comes back more often than anybody waits for it
 			}
 		}
-	}(m.gone)
-	select {
-	case <-running:
-		return nil
-	case <-m.gone:
-		return fmt.Errorf("mosquitto ended at its start:\n%s", log.String())
-	case <-time.After(Patience):
-		m.Kill()
-		return fmt.Errorf("mosquitto does not start within %v", Patience)
-	}
+		return false
+	}, log.String)
 }
 
 // Stop ends the broker so that it saves its sessions.
@@ -140,11 +115,51 @@ func (m *Mosquitto) Stop() {
 	}
 }
 
-// Kill ends the broker without a chance to save anything.
-func (m *Mosquitto) Kill() {
-	if m.cmd != nil {
-		m.cmd.Process.Kill()
-		<-m.gone
+// server is a process that is a server.
+type server struct {
+	cmd  *exec.Cmd
+	gone chan struct{} // closed when the process has ended
+}
+
+// start runs cmd and returns when ready says of a line of its standard error that it
+// serves. ready gets all lines, from one goroutine that ends before gone is closed; log
+// is for the error of a process that does not come so far, and called once it ended.
+func (s *server) start(cmd *exec.Cmd, ready func(line string) bool, log func() string) error {
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	s.cmd, s.gone = cmd, make(chan struct{})
+	serves := make(chan struct{})
+	go func(gone chan struct{}) {
+		defer close(gone)
+		defer cmd.Wait()
+		for sc := bufio.NewScanner(stderr); sc.Scan(); {
+			if ready(sc.Text()) {
+				close(serves)
+			}
+		}
+	}(s.gone)
+	name := filepath.Base(cmd.Path)
+	select {
+	case <-serves:
+		return nil
+	case <-s.gone:
+		return fmt.Errorf("%s ended at its start:\n%s", name, log())
+	case <-time.After(Patience):
+		s.Kill()
+		return fmt.Errorf("%s does not start within %v:\n%s", name, Patience, log())
+	}
+}
+
+// Kill ends the process as a power cut does, but for what its system had in memory.
+func (s *server) Kill() {
+	if s.cmd != nil {
+		s.cmd.Process.Kill()
+		<-s.gone
 	}
 }
 

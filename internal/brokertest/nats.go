@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -26,10 +25,9 @@ type NATS struct {
 type NATSNode struct {
 	Addr string // host:port of MQTT
 
+	server
 	t    testing.TB
 	conf string
-	cmd  *exec.Cmd
-	gone chan struct{} // closed when the process has ended
 
 	mu  sync.Mutex
 	log strings.Builder
@@ -108,36 +106,12 @@ func (n *NATSNode) Restart() error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(path, "-c", n.conf)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	n.cmd, n.gone = cmd, make(chan struct{})
-	ready := make(chan struct{})
-	go func(gone chan struct{}) {
-		defer close(gone)
-		defer cmd.Wait()
-		for sc := bufio.NewScanner(stderr); sc.Scan(); {
-			n.mu.Lock()
-			n.log.WriteString(sc.Text() + "\n")
-			n.mu.Unlock()
-			if strings.HasSuffix(sc.Text(), "Server is ready") {
-				close(ready)
-			}
-		}
-	}(n.gone)
-	select {
-	case <-ready:
-		return nil
-	case <-n.gone:
-		return fmt.Errorf("nats-server ended at its start:\n%s", n.Log())
-	case <-time.After(Patience):
-		return fmt.Errorf("nats-server does not start within %v:\n%s", Patience, n.Log())
-	}
+	return n.start(exec.Command(path, "-c", n.conf), func(line string) bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.log.WriteString(line + "\n")
+		return strings.HasSuffix(line, "Server is ready")
+	}, n.Log)
 }
 
 // Log returns what the node has logged.
@@ -145,14 +119,6 @@ func (n *NATSNode) Log() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.log.String()
-}
-
-// Kill ends the node as a power cut does, but for what its system had in memory.
-func (n *NATSNode) Kill() {
-	if n.cmd != nil {
-		n.cmd.Process.Signal(syscall.SIGKILL)
-		<-n.gone
-	}
 }
 
 // RSS returns the node's resident memory in bytes.

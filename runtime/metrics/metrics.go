@@ -63,9 +63,8 @@ type Server struct {
 	ln   net.Listener
 	done chan struct{}
 
-	mu       sync.Mutex // one question at a time
-	collect  func() []Metric
-	problems func() []string
+	mu      sync.Mutex // one question at a time
+	collect func() ([]Metric, []string)
 }
 
 // Address completes an address to listen on: "HOST:PORT", or, for loopback alone,
@@ -93,10 +92,10 @@ func Address(listen string) (string, error) {
 // Address. Nobody is asked who they are, and nothing is encrypted: whoever reaches the
 // address may read.
 //
-// Metrics of this process are added to those of collect, and picket_healthy. Health is
-// 200 when problems returns none, else 503. Both functions are called one at a time
-// and must not wait.
-func Listen(listen string, collect func() []Metric, problems func() []string) (*Server, error) {
+// Collect returns the metrics and the problems that there are. Metrics of this process
+// are added, and picket_healthy. Health is 200 when there is no problem, else 503.
+// Collect is called once for each request, one at a time, and must not wait.
+func Listen(listen string, collect func() ([]Metric, []string)) (*Server, error) {
 	addr, err := Address(listen)
 	if err != nil {
 		return nil, err
@@ -109,7 +108,7 @@ func Listen(listen string, collect func() []Metric, problems func() []string) (*
 	if err != nil {
 		return nil, err // names the address
 	}
-	s := &Server{ln: ln, done: make(chan struct{}), collect: collect, problems: problems}
+	s := &Server{ln: ln, done: make(chan struct{}), collect: collect}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /health", s.health)
@@ -145,30 +144,27 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) ask(f func()) {
+func (s *Server) ask() ([]Metric, []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f()
+	return s.collect()
 }
 
 func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
-	all := process()
+	collected, problems := s.ask()
 	healthy := Metric{Name: "picket_healthy", Help: "Whether /health has no problems to tell."}
-	s.ask(func() {
-		all = append(all, s.collect()...)
-		if len(s.problems()) == 0 {
-			healthy.Value = 1
-		}
-	})
+	if len(problems) == 0 {
+		healthy.Value = 1
+	}
 	var b bytes.Buffer
-	Write(&b, append(all, healthy))
+	Write(&b, append(append(process(), collected...), healthy))
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	w.Write(b.Bytes())
 }
 
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
-	problems := []string{}
-	s.ask(func() { problems = append(problems, s.problems()...) })
+	_, problems := s.ask()
+	problems = append([]string{}, problems...) // [] in JSON, not null
 	body, err := json.Marshal(struct {
 		OK       bool     `json:"ok"`
 		Problems []string `json:"problems"`

@@ -34,7 +34,7 @@ func none() []string { return nil }
 
 func listen(t *testing.T, collect func() []Metric, problems func() []string) *Server {
 	t.Helper()
-	s, err := Listen("0", collect, problems)
+	s, err := Listen("0", func() ([]Metric, []string) { return collect(), problems() })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,14 +214,14 @@ func TestLoopbackUnlessTold(t *testing.T) {
 		{":0", netip.MustParseAddr("127.0.0.1")},
 		{"0.0.0.0:0", netip.IPv4Unspecified()},
 	} {
-		s, err := Listen(c.listen, func() []Metric { return nil }, none)
+		s, err := Listen(c.listen, func() ([]Metric, []string) { return nil, nil })
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := s.Addr().(*net.TCPAddr).AddrPort().Addr(); got != c.want {
 			t.Errorf("%s: listens on %v, want %v", c.listen, got, c.want)
 		}
-		if _, err := Listen(s.Addr().String(), nil, nil); err == nil || !strings.Contains(err.Error(), s.Addr().String()) {
+		if _, err := Listen(s.Addr().String(), nil); err == nil || !strings.Contains(err.Error(), s.Addr().String()) {
 			t.Errorf("a port in use: %v", err)
 		}
 		for range 2 {
@@ -320,7 +320,7 @@ func TestBounds(t *testing.T) {
 // TestCloseCutsOff has an answer under way that does not end.
 func TestCloseCutsOff(t *testing.T) {
 	asked, release := make(chan struct{}), make(chan struct{})
-	s, err := Listen("0", func() []Metric { return nil }, func() []string { close(asked); <-release; return nil })
+	s, err := Listen("0", func() ([]Metric, []string) { close(asked); <-release; return nil, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
