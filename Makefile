@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 LIB     := build/lib/libonnxruntime.so
-FUZZTIME ?= 10s
+FUZZTIME ?= 100000x
 SOAK     ?= 60m
 RECIPES  ?= nslkdd iot captures
 export PICKET_ONNXRUNTIME ?= $(abspath $(LIB))
@@ -33,10 +33,10 @@ lint: ## check format, vet and staticcheck
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-fuzz: $(LIB) ## run each fuzz target for FUZZTIME (10s)
+fuzz: $(LIB) ## run each fuzz target FUZZTIME (100000x) times
 	@for p in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
-			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1000x $$p || exit 1; \
 		done; \
 	done
 

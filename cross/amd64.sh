@@ -5,3 +5,4 @@ cc="x86_64-linux-gnu.2.28" # zig's name, and the oldest glibc the program is to 
 debian=amd64 multiarch=x86_64-linux-gnu loader=ld-linux-x86-64.so.2 rpm=x86_64 apk=x86_64
 machine=x86_64 # uname -m and qemu
 library=onnxruntime.sh # Microsoft's build, glibc 2.27 and libstdc++ of GCC 8; hash in onnxruntime.sha256
+xz="--x86 --lzma2=preset=9e,dict=8MiB"

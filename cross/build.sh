@@ -5,7 +5,7 @@
 #
 #	picket, libonnxruntime.so(.sha256)	program and library (amd64, arm64), for systems with glibc 2.28 or newer
 #	folder/				the same with a glibc of their own, for all other systems
-#	one/picket			folder/ in one file
+#	one/picket, one/small		folder/ in one file, quick to unpack or small
 #
 # VERSION is stamped into the program; CROSS_CC is a compiler to use instead of zig's.
 set -eu
@@ -19,8 +19,8 @@ die() {
 [ -r "cross/$target.sh" ] || die "no such target: there is no cross/$target.sh"
 # shellcheck source=/dev/null
 . "cross/$target.sh"
-for tool in go readelf objdump; do
-	command -v "$tool" >/dev/null || die "$tool is missing: apt-get install golang binutils"
+for tool in go readelf objdump xz zstd; do
+	command -v "$tool" >/dev/null || die "$tool is missing: apt-get install golang binutils xz-utils zstd"
 done
 out=build/cross/$target
 mkdir -p "$out"
@@ -83,9 +83,17 @@ cp -L "$(lib "$loader")" "$out/folder/picket"
 chmod 755 "$out/folder/picket" "$out/folder/picket.bin"
 (cd "$out/folder" && sha256sum libonnxruntime.so >libonnxruntime.so.sha256)
 
-# One file.
+# One file: one that is quick to unpack, and a small one for packages. What unpacks them knows windows up to 8 MiB.
 mkdir -p "$out/one"
-CGO_ENABLED=0 GOOS=linux GOARCH=$goarch GOARM=$goarm go build -trimpath -buildvcs=false -ldflags '-s -w -buildid=' \
-	-o "$out/one/launcher" ./cross/onefile/launcher
-go run ./cross/onefile/pack "$out/one/picket" "$out/one/launcher" "$out/folder"
-echo "$out: picket $(stat -c %s "$out/picket"), folder $(du -sb "$out/folder" | cut -f1), one file $(stat -c %s "$out/one/picket") bytes"
+one() { # NAME COMPRESSION COMMAND...
+	CGO_ENABLED=0 GOOS=linux GOARCH=$goarch GOARM=$goarm go build -trimpath -buildvcs=false -ldflags '-s -w -buildid=' \
+		-o "$out/one/launcher-$2" "./cross/onefile/launcher/$2"
+	name=$1 launcher=$out/one/launcher-$2
+	shift 2
+	go run ./cross/onefile/pack "$out/one/$name" "$launcher" "$out/folder" "$@"
+}
+one picket zstd zstd -q -T1 -19 &
+# shellcheck disable=SC2086
+one small xz xz -T1 --check=crc32 $xz
+wait $!
+echo "$out: picket $(stat -c %s "$out/picket"), folder $(du -sb "$out/folder" | cut -f1), one file $(stat -c %s "$out/one/picket"), small $(stat -c %s "$out/one/small") bytes"

@@ -4,7 +4,8 @@
 #	sh cross/package.sh TARGET
 #
 # deb and rpm of amd64 and arm64 use the system's C library. All else brings its own: apk and ipk are for systems with
-# musl, and Debian's build of ONNX Runtime for armv7 and riscv64 needs a newer glibc than most boards have.
+# musl, and Debian's build of ONNX Runtime for armv7 and riscv64 needs a newer glibc than most boards have. Where the
+# package's own compression is weak (apk and ipk know gzip only, nfpm's xz is a fifth larger) the small one file is in it.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -35,7 +36,7 @@ go run ./cross/docs "$host" "$tmp/docs"
 "$host" run --config-sample >"$tmp/picket.toml"
 {
 	cat cross/files/NOTICE
-	go version -m "$in/picket" | awk '$1 == "dep" { print $2 "@" $3 }' | while read -r module; do
+	go version -m "$in/picket" "$in"/one/launcher-* | awk '$1 == "dep" && !seen[$2]++ { print $2 "@" $3 }' | while read -r module; do
 		dir=$(go mod download -json "$module" | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",*$/\1/p')
 		printf '\n== %s\n\n' "$module"
 		find "$dir" -maxdepth 1 -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'patents' \) -exec cat {} + |
@@ -52,7 +53,7 @@ with_folder() {
 	done >>"$1/THIRD-PARTY"
 }
 
-# tree DIR native|folder INIT: a file system.
+# tree DIR native|folder|one INIT: a file system.
 tree() {
 	mkdir -p "$1/usr/bin" "$1/usr/lib/picket" "$1/usr/share/man/man1" "$1/usr/share/doc/picket" \
 		"$1/usr/share/bash-completion/completions" "$1/usr/share/zsh/site-functions" "$1/usr/share/fish/vendor_completions.d"
@@ -65,6 +66,10 @@ tree() {
 	folder)
 		cp cross/files/wrapper "$1/usr/bin/picket"
 		cp "$in/folder"/* "$1/usr/lib/picket/"
+		with_folder "$1/usr/share/doc/picket"
+		;;
+	one)
+		cp "$in/one/small" "$1/usr/bin/picket"
 		with_folder "$1/usr/share/doc/picket"
 		;;
 	esac
@@ -84,9 +89,10 @@ tree() {
 		cp "$tmp/docs/_picket" "$1/usr/share/zsh/site-functions/"
 		cp "$tmp/docs/picket.fish" "$1/usr/share/fish/vendor_completions.d/"
 	else
+		gzip -9nc "$1/usr/share/doc/picket/THIRD-PARTY" >"$tmp/THIRD-PARTY.gz"
 		rm -rf "${1:?}/usr/share"
 		mkdir -p "$1/usr/share/doc/picket"
-		gzip -9nc "$tmp/doc/THIRD-PARTY" >"$1/usr/share/doc/picket/THIRD-PARTY.gz"
+		mv "$tmp/THIRD-PARTY.gz" "$1/usr/share/doc/picket/"
 	fi
 	find "$1" -type d -exec chmod 755 {} +
 	find "$1" -type f -exec chmod u=rwX,go=rX {} +
@@ -109,12 +115,16 @@ package deb "$debian" "$numbers" "$tmp/systemd"
 deb=$PWD/$out/picket_${numbers}_$debian.deb # nfpm's own xz is a tenth larger
 (cd "$tmp" && ar x "$deb" && xz -9e -T1 data.tar && rm "$deb" && ar rcD "$deb" debian-binary control.tar.gz data.tar.xz)
 if [ $kind = native ]; then PACKAGE_C='libc.so.6(GLIBC_2.28)(64bit)' PACKAGE_CXX='libstdc++.so.6(GLIBCXX_3.4.25)(64bit)'; fi
+if [ $kind = folder ]; then
+	rm -rf "$tmp/systemd"
+	tree "$tmp/systemd" one systemd
+fi
 package rpm "$rpm" "$numbers" "$tmp/systemd"
 PACKAGE_C='' PACKAGE_CXX=''
-tree "$tmp/openrc" folder openrc
+tree "$tmp/openrc" one openrc
 package apk "$apk" "$(echo "$numbers" | sed 's/+git\([0-9]*\).*/_git\1/; s/+\([0-9]*\).*/_p\1/')" "$tmp/openrc"
 # OpenWrt has an architecture for every core; this runs on all of a kind, so opkg is not to ask.
-tree "$tmp/procd" folder procd
+tree "$tmp/procd" one procd
 package ipk all "$numbers" "$tmp/procd"
 mv "$out/picket_${numbers}_all.ipk" "$out/picket_${numbers}_$target.ipk"
 

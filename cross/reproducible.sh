@@ -18,7 +18,7 @@ for copy in a "a longer name"; do
 	(cd "$at" && sh cross/build.sh "$target" >/dev/null)
 	export GOCACHE="$tmp/cache"
 done
-for f in picket one/picket; do
+for f in picket one/picket one/small; do
 	cmp "$tmp/a/build/cross/$target/$f" "$tmp/a longer name/build/cross/$target/$f" || exit 1
 	echo "same: $target/$f $(sha256sum "$tmp/a/build/cross/$target/$f" | cut -c1-16)…"
 done

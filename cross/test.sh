@@ -84,7 +84,7 @@ try() {
 	done
 	begun=$(now)
 	for capture in testdata/*.pcap.gz; do
-		[ -z "${quick:-}" ] || [[ $capture = *scan.pcap.gz ]] || continue
+		[ -z "${quick:-}" ] || [[ $capture = */scan.pcap.gz ]] || continue
 		in_root "$root" "$program" scan --json --gateway gw "/$capture" 2>"$work/stderr" >"$work/got.json" || [ $? -eq 1 ] ||
 			die "$name: scan of $capture fails: $(tail -n 3 "$work/stderr")"
 		cmp -s "$work/want/$(basename "$capture").json" "$work/got.json" ||
@@ -108,7 +108,7 @@ for target in "$@"; do
 	[ -e "$system/bin/sh" ] || ln -s dash "$system/bin/sh"
 	mkdir -p "$bare/bin"
 	cp "build/cross/$target/busybox/root"/*/busybox "$bare/bin/" 2>/dev/null || cp "build/cross/$target/busybox/root"/usr/bin/busybox "$bare/bin/"
-	for a in sh dirname readlink; do ln -s busybox "$bare/bin/$a"; done
+	for a in sh dirname readlink rm; do ln -s busybox "$bare/bin/$a"; done
 	prepare "$system"
 	prepare "$bare"
 
@@ -127,7 +127,19 @@ for target in "$@"; do
 	rm -rf "$bare/usr" "$bare/etc"
 	tar -xzf "$release"/picket_*_"$target".ipk -O ./data.tar.gz | tar -xz -C "$bare"
 	[ -x "$bare/etc/init.d/picket" ] || die "no init script in the ipk"
+	tar -xzf "$release"/picket_*_"$target".ipk -O ./control.tar.gz | tar -xz -C "$bare"
+	with=(IPKG_INSTROOT=/image)
+	in_root "$bare" /bin/sh /postinst
+	[ -z "$(ls -A "$bare/usr/lib/picket")" ] || die "$target: the ipk unpacks while an image is made"
+	with=()
+	in_root "$bare" /bin/sh /postinst
+	[ -x "$(echo "$bare"/usr/lib/picket/*/picket.bin)" ] || die "$target: installed, the ipk has not unpacked: $(ls -A "$bare/usr/lib/picket")"
 	try "$target ipk, no C library" "$bare" /usr/bin/picket
+	in_root "$bare" /bin/sh /prerm upgrade
+	[ -n "$(ls -A "$bare/usr/lib/picket")" ] || die "$target: an upgrade of the ipk removes what runs"
+	in_root "$bare" /bin/sh /prerm remove
+	[ -z "$(ls -A "$bare/usr/lib/picket")" ] || die "$target: removed, the ipk leaves $(ls -A "$bare/usr/lib/picket")"
+	pass "$target ipk unpacks when installed, and cleans up"
 
 	# One file, where there is nothing else.
 	one=$work/$target-one

@@ -7,15 +7,35 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 )
 
+// A compression is a program, as build.sh calls it, and what undoes its work.
+type compression struct {
+	Decompression
+	command []string
+}
+
+var (
+	byXZ   = compression{XZ, []string{"xz", "--check=crc32", "--x86", "--lzma2=dict=8MiB"}}
+	byZstd = compression{Zstd, []string{"zstd", "-q", "-19"}}
+)
+
 // packed packs a folder of a few files and opens the result.
-func packed(t *testing.T, content string) (*pack, []byte) {
+func packed(t *testing.T, content string) (*pack, []byte) { return packedBy(t, byXZ, content) }
+
+func packedBy(t *testing.T, c compression, content string) (*pack, []byte) {
 	t.Helper()
+	if _, err := exec.LookPath(c.command[0]); err != nil {
+		if os.Getenv("CI_REQUIRE_XZ") == "1" {
+			t.Fatal(err)
+		}
+		t.Skipf("%s is not installed", c.command[0])
+	}
 	folder := t.TempDir()
 	for name, data := range map[string]string{Loader: "loader", Program: content, Library: strings.Repeat("library ", 100_000), Library + ".sha256": "no"} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(data), 0o644); err != nil {
@@ -23,17 +43,17 @@ func packed(t *testing.T, content string) (*pack, []byte) {
 		}
 	}
 	var out bytes.Buffer
-	if err := Write(&out, strings.NewReader("launcher"), folder); err != nil {
+	if err := Write(&out, strings.NewReader("launcher"), folder, c.command...); err != nil {
 		t.Fatal(err)
 	}
-	p, err := reopen(t, out.Bytes())
+	p, err := reopen(t, c, out.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p, out.Bytes()
 }
 
-func reopen(t *testing.T, data []byte) (*pack, error) {
+func reopen(t *testing.T, c compression, data []byte) (*pack, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "picket")
 	if err := os.WriteFile(path, data, 0o755); err != nil {
@@ -44,7 +64,7 @@ func reopen(t *testing.T, data []byte) (*pack, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	return open(f)
+	return open(f, c.Decompression)
 }
 
 // ownFolder is a folder that only this user can write to.
@@ -180,42 +200,46 @@ func TestPrivate(t *testing.T) {
 
 // Whatever byte is changed: the files come out as they went in, or not at all.
 func TestDamaged(t *testing.T) {
-	_, whole := packed(t, "program")
-	unpack := func(data []byte) (map[string]*memoryFile, error) {
-		files := map[string]*memoryFile{}
-		p, err := reopen(t, data)
-		if err != nil {
-			return nil, err
-		}
-		return files, p.unpack(func(name string) (io.WriteCloser, error) {
-			files[name] = new(memoryFile)
-			return files[name], nil
-		})
-	}
-	want, err := unpack(whole)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(want) != 3 || want[Program].String() != "program" || want[Library].Len() != 800_000 {
-		t.Fatalf("unpacked %d files, %v", len(want), want[Program])
-	}
-	for _, n := range []int{0, 3, trailerLen, len(whole) / 2, len(whole) - 1} {
-		if _, err := unpack(whole[:n]); err == nil {
-			t.Errorf("cut to %d bytes of %d: accepted", n, len(whole))
-		}
-	}
-	for i := len("launcher"); i < len(whole); i++ {
-		data := bytes.Clone(whole)
-		data[i] ^= 0x10
-		got, err := unpack(data)
-		if err != nil {
-			continue
-		}
-		for name := range want {
-			if got[name] == nil || got[name].String() != want[name].String() {
-				t.Errorf("byte %d of %d changed: another %s", i, len(whole), name)
+	for _, c := range []compression{byXZ, byZstd} {
+		t.Run(c.command[0], func(t *testing.T) {
+			_, whole := packedBy(t, c, "program")
+			unpack := func(data []byte) (map[string]*memoryFile, error) {
+				files := map[string]*memoryFile{}
+				p, err := reopen(t, c, data)
+				if err != nil {
+					return nil, err
+				}
+				return files, p.unpack(func(name string) (io.WriteCloser, error) {
+					files[name] = new(memoryFile)
+					return files[name], nil
+				})
 			}
-		}
+			want, err := unpack(whole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(want) != 3 || want[Program].String() != "program" || want[Library].Len() != 800_000 {
+				t.Fatalf("unpacked %d files, %v", len(want), want[Program])
+			}
+			for _, n := range []int{0, 3, trailerLen, len(whole) / 2, len(whole) - 1} {
+				if _, err := unpack(whole[:n]); err == nil {
+					t.Errorf("cut to %d bytes of %d: accepted", n, len(whole))
+				}
+			}
+			for i := len("launcher"); i < len(whole); i++ {
+				data := bytes.Clone(whole)
+				data[i] ^= 0x10
+				got, err := unpack(data)
+				if err != nil {
+					continue
+				}
+				for name := range want {
+					if got[name] == nil || got[name].String() != want[name].String() {
+						t.Errorf("byte %d of %d changed: another %s", i, len(whole), name)
+					}
+				}
+			}
+		})
 	}
 }
 
@@ -231,7 +255,7 @@ func TestManifestNames(t *testing.T) {
 		data := append(append(bytes.Clone(whole[:start]), line...), whole[len(whole)-trailerLen:]...)
 		sum := sha256.Sum256([]byte(line))
 		copy(data[len(data)-trailerLen+16:], sum[:])
-		if _, err := reopen(t, data); !errors.Is(err, errDamaged) {
+		if _, err := reopen(t, byXZ, data); !errors.Is(err, errDamaged) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}

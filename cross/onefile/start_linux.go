@@ -16,12 +16,12 @@ import (
 
 // Start unpacks what stands behind the running executable, where that was not done before, checks it, and becomes the
 // program in it with the same arguments. It returns only an error.
-func Start() error {
+func Start(decompress Decompression) error {
 	exe, err := os.Open("/proc/self/exe") // the right file also when it was replaced; needs /proc
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	p, err := open(exe)
+	p, err := open(exe, decompress)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
@@ -50,10 +50,16 @@ func run(loader string, options []string, program string, env []string) error {
 	return fmt.Errorf("start %s: %w", loader, unix.Exec(loader, append(args, os.Args[1:]...), env))
 }
 
-// places are the folders to unpack into, best first: what systemd gave to the service, the user's cache, the system's,
-// temporary files.
+// places are the folders to unpack into, best first: the package's own, what systemd gave to the service, the user's
+// cache, the system's, temporary files.
 func places() []string {
 	var dirs []string
+	if exe, err := os.Executable(); err == nil {
+		own := filepath.Join(filepath.Dir(exe), "../lib/picket")
+		if info, err := os.Stat(own); err == nil && info.IsDir() {
+			dirs = append(dirs, own)
+		}
+	}
 	for _, name := range []string{"CACHE_DIRECTORY", "STATE_DIRECTORY"} {
 		if dir, _, _ := strings.Cut(os.Getenv(name), ":"); dir != "" {
 			dirs = append(dirs, filepath.Join(dir, "program"))

@@ -2,8 +2,9 @@
 //
 //	sbom DIR VERSION ARCH
 //
-// DIR is where build.sh left the target. Go modules come from the program's own build information, ONNX Runtime from
-// its file, the other libraries from the list of Debian packages that they were taken from.
+// DIR is where build.sh left the target. Go modules come from the build information of the program and of the one
+// file's launchers, ONNX Runtime from its file, the other libraries from the list of Debian packages that they were
+// taken from.
 package main
 
 import (
@@ -19,6 +20,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,7 +96,23 @@ func run(args []string, out io.Writer) error {
 	add := func(c component) { doc.Components = append(doc.Components, c) }
 	goVersion := strings.TrimPrefix(info.GoVersion, "go")
 	add(component{Type: "library", Ref: "pkg:golang/std@" + goVersion, Name: "std", Version: goVersion, Purl: "pkg:golang/std@" + goVersion})
-	for _, m := range info.Deps {
+	launchers, err := filepath.Glob(filepath.Join(dir, "one", "launcher-*"))
+	if err != nil {
+		return err
+	}
+	modules := info.Deps
+	for _, path := range launchers {
+		launcher, err := buildinfo.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range launcher.Deps {
+			if !slices.ContainsFunc(modules, func(have *debug.Module) bool { return have.Path == m.Path }) {
+				modules = append(modules, m)
+			}
+		}
+	}
+	for _, m := range modules {
 		if m.Replace != nil {
 			m = m.Replace
 		}

@@ -1,4 +1,4 @@
-// Pack writes the delivery in one file: pack OUT LAUNCHER FOLDER.
+// Pack writes the delivery in one file: pack OUT LAUNCHER FOLDER COMMAND [ARGUMENT]...
 package main
 
 import (
@@ -16,8 +16,8 @@ func main() {
 }
 
 func pack(args []string) (err error) {
-	if len(args) != 3 {
-		return fmt.Errorf("usage: pack OUT LAUNCHER FOLDER")
+	if len(args) < 4 {
+		return fmt.Errorf("usage: pack OUT LAUNCHER FOLDER COMMAND [ARGUMENTS]")
 	}
 	launcher, err := os.Open(args[1])
 	if err != nil {
@@ -28,7 +28,7 @@ func pack(args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	err = onefile.Write(out, launcher, args[2])
+	err = onefile.Write(out, launcher, args[2], args[3:]...)
 	if closed := out.Close(); err == nil {
 		err = closed
 	}

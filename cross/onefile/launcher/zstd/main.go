@@ -1,6 +1,6 @@
 //go:build linux
 
-// Launcher is the front of the delivery in one file: see package onefile.
+// The front of the delivery in one file: see package onefile.
 package main
 
 import (
@@ -11,6 +11,6 @@ import (
 )
 
 func main() {
-	fmt.Fprintln(os.Stderr, "picket:", onefile.Start())
+	fmt.Fprintln(os.Stderr, "picket:", onefile.Start(onefile.Zstd))
 	os.Exit(2)
 }
