@@ -9,6 +9,8 @@ type Decoder struct {
 	TooDeep uint64              // frames in more than 4 nested tunnels
 
 	fragments *defragmenter // nil until the first fragment
+	// tunnels that carried a packet: by the highest bits of tunnelTag its last
+	tunnels [1 << tunnelBits]uint32
 }
 
 // Decode decodes f into p. Unless the outcome has a packet, p holds no more
@@ -22,11 +24,13 @@ type Decoder struct {
 //
 // Tunnels are peeled: p is the innermost packet, and holds what identifies the
 // tunnel. Where a tunnel's header lies, or no IP packet is inside that can be
-// decoded, p is the packet of the tunnel's own flow.
+// decoded, p is the packet of the tunnel's own flow. So it is with an orphan
+// fragment in a tunnel that carried nothing else before.
 //
 // Each fragment is a packet; the later ones have the ports of the first when it
-// came before them, and are orphans otherwise. The one that completes its
-// datagram has the whole payload, or is the packet inside if that is a tunnel's.
+// came before them, and are orphans otherwise: no packets, but counted with the
+// first. The one that completes its datagram has the whole payload, or is the
+// packet inside if that is a tunnel's.
 func (d *Decoder) Decode(f *Frame, p *Packet) Outcome {
 	*p = Packet{Time: f.Time, WireLen: f.WireLen}
 	o := d.decode(f, p)

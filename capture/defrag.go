@@ -3,6 +3,7 @@ package capture
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 )
 
 // Bounds of the defragmenter. Together they make it 1.4 MiB, allocated with the
@@ -89,6 +90,7 @@ type datagram struct {
 
 	total uint32 // octets, 0 until the last fragment came
 	got   uint32 // octets
+	wire  uint64 // octets of the frames they came in
 	end   uint32 // of the fragment that reaches farthest
 	count int
 	parts [maxFragments]part
@@ -150,6 +152,12 @@ func (d *Decoder) defragment(next uint8, b []byte, n int, o Outcome, p *Packet) 
 	case p.FragmentOffset > 0:
 		o = OrphanFragment
 	case !g.known:
+		// No more octets than its own, as phones send them ahead, are left out:
+		// models were trained on rows without them.
+		if g.got > uint32(n) {
+			p.PayloadLen += int(g.got)
+			p.WireLen = int(min(uint64(p.WireLen)+g.wire, math.MaxInt32))
+		}
 		g.known, g.headless, g.next, g.proto = true, o == LaterFragment, next, p.Proto
 		g.srcPort, g.dstPort = p.SrcPort, p.DstPort
 		g.icmpType, g.icmpCode, g.icmpID = p.ICMPType, p.ICMPCode, p.ICMPID
@@ -176,8 +184,6 @@ func (d *Decoder) whole(g *datagram, o Outcome, p *Packet) Outcome {
 	in := d.payload(g.next, b, len(b), &q) // g may be another's after this
 	f.level--
 	switch {
-	case in == OrphanFragment: // in a tunnel
-		return in
 	case !in.HasPacket():
 		return o
 	case q.Tunnels > p.Tunnels:
@@ -186,7 +192,10 @@ func (d *Decoder) whole(g *datagram, o Outcome, p *Packet) Outcome {
 	}
 	p.Whole = q.Payload
 	if headless {
+		p.SrcPort, p.DstPort = q.SrcPort, q.DstPort
 		p.Flags, p.Seq, p.Ack, p.Window = q.Flags, q.Seq, q.Ack, q.Window
+		p.ICMPType, p.ICMPCode, p.ICMPID = q.ICMPType, q.ICMPCode, q.ICMPID
+		p.Quoted, p.HasQuote = q.Quoted, q.HasQuote
 	}
 	return o
 }
@@ -308,6 +317,7 @@ func (f *defragmenter) add(g *datagram, b []byte, n int, p *Packet) bool {
 	g.parts[g.count] = part{uint16(from), uint16(to), at}
 	g.count++
 	g.got += uint32(n)
+	g.wire += uint64(p.WireLen)
 	g.end = max(g.end, to)
 	if !p.MoreFragments && !p.WrongFragment {
 		g.total = to

@@ -71,7 +71,7 @@ func TestDefragment(t *testing.T) {
 	const first, later, orphan = "decoded 17 5353>53", "later fragment 17 5353>53", "orphan fragment"
 	udp, udpB := udpDatagram(body), udpDatagram(strings.ToUpper(body))
 	tcp := tcpSegment(SYN, "hi")
-	echo := join(x("0800 0000 beef 0001"), []byte(body))
+	echo, echo6 := join(x("0800 0000 beef 0001"), []byte(body)), join(x("8000 0000 beef 0001"), []byte(body))
 	// f is a fragment of udp.
 	f := func(id, from, to int) []byte { return frag4(id, from, to, ProtoUDP, udp) }
 	tunnelled := udpTo(portGTPU, gtpPDU(0x30, 7, ip4Packet(ProtoTCP, nil, tcpSegment(ACK, body))))
@@ -154,15 +154,23 @@ func TestDefragment(t *testing.T) {
 			{frag6(1, 24, 48, 59, join(make([]byte, 8), udp)), 0, later + " whole " + body}}, DefragStats{Begun: 1, Whole: 1}},
 		{"IPv6 whose headers go beyond the first fragment", []step{{frag6(1, 0, 8, extDestination, join(x("11 01 010c 00000000 00000000 00000000"), udp)), 0, "bad length"}, {frag6(1, 8, 56, extDestination, join(make([]byte, 16), udp)), 0, orphan}},
 			DefragStats{Begun: 1}},
+		{"IPv6, nothing but an extension header in the first", []step{{frag6(1, 0, 8, extDestination, join(x("06 00 0104 00000000"), tcp)), 0, "later fragment 6"},
+			{frag6(1, 8, 30, extDestination, join(x("06 00 0104 00000000"), tcp)), 0, "later fragment 6 40000>443 flags 0x2 whole hi"}}, DefragStats{Begun: 1, Whole: 1}},
+		{"IPv6, ICMP behind that", []step{{frag6(1, 0, 8, extDestination, join(x("3a 00 0104 00000000"), echo6)), 0, "later fragment 58 type 0 id 0"},
+			{frag6(1, 8, 48, extDestination, join(x("3a 00 0104 00000000"), echo6)), 0, "later fragment 58 type 128 id beef whole " + body}}, DefragStats{Begun: 1, Whole: 1}},
 		{"GTP-U in fragments", []step{{frag4(1, 0, 48, ProtoUDP, tunnelled), 0, "decoded 17 49152>2152"}, {frag4(1, 48, len(tunnelled), ProtoUDP, tunnelled), 0, inner}}, DefragStats{Begun: 1, Whole: 1}},
 		{"GTP-U in IPv6 fragments, reversed", []step{{frag6(1, 48, len(tunnelled), ProtoUDP, tunnelled), 0, orphan}, {frag6(1, 0, 48, ProtoUDP, tunnelled), 0, inner}}, DefragStats{Begun: 1, Whole: 1}},
 		{"GRE in fragments", []step{{frag4(1, 0, 24, protoGRE, greFrame(0, 0x0800, ip4Packet(ProtoTCP, nil, tcp))), 0, "other transport 47"},
 			{frag4(1, 24, 46, protoGRE, greFrame(0, 0x0800, ip4Packet(ProtoTCP, nil, tcp))), 0, "decoded 6 40000>443 flags 0x2 in GRE"}}, DefragStats{Begun: 1, Whole: 1}},
 		{"fragments in VXLAN", []step{{inVXLAN(5, f(1, 0, 16)), 0, first + " in VXLAN"}, {inVXLAN(5, f(1, 16, 40)), 0, later + " whole " + body + " in VXLAN"}}, DefragStats{Begun: 1, Whole: 1}},
 		{"fragments of two tenants", []step{{inVXLAN(5, f(1, 0, 16)), 0, first + " in VXLAN"}, {inVXLAN(6, f(1, 16, 40)), 0, orphan}, {f(1, 16, 40), 0, orphan}}, DefragStats{Begun: 3}},
+		{"fragments in VXLAN, reversed", []step{{inVXLAN(5, f(1, 16, 40)), 0, "decoded 17 49152>4789"}, {inVXLAN(5, f(1, 0, 16)), 0, first + " whole " + body + " in VXLAN"},
+			{inVXLAN(5, f(2, 16, 40)), 0, orphan}, {inVXLAN(5, f(2, 0, 16)), 0, first + " whole " + body + " in VXLAN"}}, DefragStats{Begun: 2, Whole: 2}},
+		{"an orphan in the tunnel of another kind", []step{{inVXLAN(5, f(1, 0, 16)), 0, first + " in VXLAN"}, {outer4(protoIPIP, f(2, 16, 40)), 0, "other transport 4"}}, DefragStats{Begun: 2}},
+		{"an orphan in GTP-U in VXLAN", []step{{inVXLAN(5, outer4(ProtoUDP, udpTo(portGTPU, gtpPDU(0x30, 7, f(1, 16, 40))))), 0, "decoded 17 49152>2152 in VXLAN"}}, DefragStats{Begun: 1}},
 		{"fragments in GTP-U in fragments", []step{{twice(0, 16, 0), 0, "decoded 17 49152>2152"}, {twice(0, 16, 1), 0, first + " in GTP-U"},
 			{twice(16, 40, 1), 0, orphan}, {twice(16, 40, 0), 0, later + " whole " + body + " in GTP-U"}}, DefragStats{Begun: 3, Whole: 3}},
-		{"a later fragment in GTP-U in fragments", []step{{twice(16, 40, 0), 0, "decoded 17 49152>2152"}, {twice(16, 40, 1), 0, orphan}}, DefragStats{Begun: 2, Whole: 1}},
+		{"a later fragment in GTP-U in fragments", []step{{twice(16, 40, 0), 0, "decoded 17 49152>2152"}, {twice(16, 40, 1), 0, "later fragment 17 49152>2152 whole " + string(gtpPDU(0x30, 7, f(1, 16, 40)))}}, DefragStats{Begun: 2, Whole: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var d Decoder
@@ -232,6 +240,49 @@ func TestDefragmentEvicts(t *testing.T) {
 	}
 }
 
+// TestDefragmentReversed expects of fragments that come last-first the octets of
+// those that come in order.
+func TestDefragmentReversed(t *testing.T) {
+	udp := udpDatagram(strings.Repeat("x", 3000))
+	for _, c := range []struct {
+		order   []int
+		missing int // octets
+	}{
+		{[]int{0, 1, 2, 3}, 0},
+		{[]int{3, 2, 1, 0}, 0},
+		{[]int{3, 3, 2, 1, 0}, 0},
+		{[]int{1, 3, 0, 2}, 0},
+		{[]int{3, 0, 1, 2}, 8}, // see defragment
+	} {
+		for _, in := range []func([]byte) []byte{
+			func(b []byte) []byte { return b },
+			func(b []byte) []byte { return outer4(ProtoUDP, udpTo(portGTPU, gtpPDU(0x30, 7, b))) },
+		} {
+			var d Decoder
+			var p Packet
+			// A tunnel that carries nothing but orphans would be the packet.
+			b := in(ip4Packet(ProtoUDP, nil, udpDatagram("")))
+			d.Decode(&Frame{Data: b, WireLen: len(b), Link: LinkRaw}, &p)
+			head := p.WireLen - udpHeader
+			payload, wire := 0, 0
+			for _, i := range c.order {
+				b := in(frag4(1, 1000*i, min(1000*i+1000, len(udp)), ProtoUDP, udp))
+				if d.Decode(&Frame{Data: b, WireLen: len(b), Link: LinkRaw}, &p).HasPacket() {
+					payload += p.PayloadLen
+					wire += p.WireLen
+				}
+			}
+			wantPayload, wantWire := 3000, len(udp)+4*head
+			if c.missing > 0 {
+				wantPayload, wantWire = wantPayload-c.missing, wantWire-c.missing-head
+			}
+			if payload != wantPayload || wire != wantWire {
+				t.Errorf("%v: %d octets, want %d; %d on the wire, want %d", c.order, payload, wantPayload, wire, wantWire)
+			}
+		}
+	}
+}
+
 // split cuts n octets at random multiples of 8.
 func split(r *rand.Rand, n int) (cuts []int) {
 	cuts = []int{0}
@@ -246,7 +297,8 @@ func split(r *rand.Rand, n int) (cuts []int) {
 }
 
 // TestDefragmentProperty cuts random datagrams anywhere, shuffles the fragments,
-// repeats some, and expects what the datagram in one piece gives.
+// repeats some, and expects what the datagram in one piece gives, and no octet of
+// it twice or never.
 func TestDefragmentProperty(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var d Decoder
@@ -288,7 +340,8 @@ func TestDefragmentProperty(t *testing.T) {
 			order = append([]int{order[r.IntN(len(order))]}, order...)
 		}
 		seen := map[int]bool{}
-		wholes := 0
+		wholes, payloads, wire := 0, 0, 0
+		early, earlyWire, sent := 0, 0, 0 // octets before the first, all on the wire
 		for _, i := range order {
 			f := frag4(n, cuts[i], cuts[i+1], proto, body)
 			if six {
@@ -297,7 +350,17 @@ func TestDefragmentProperty(t *testing.T) {
 			fr := Frame{Data: f, WireLen: len(f), Link: LinkRaw}
 			o := d.Decode(&fr, &p)
 			check(t, &fr, &d, &p, o)
+			fresh := !seen[i]
 			seen[i] = true
+			switch {
+			case fresh && o.HasPacket():
+				payloads += p.PayloadLen
+				wire += p.WireLen
+				sent += len(f)
+			case fresh:
+				early += cuts[i+1] - cuts[i]
+				earlyWire += len(f)
+			}
 			if seen[0] != o.HasPacket() {
 				t.Fatalf("%v, first seen: %v", o, seen[0])
 			}
@@ -313,6 +376,18 @@ func TestDefragmentProperty(t *testing.T) {
 					t.Fatalf("whole of %d octets, want %d", len(p.Whole), len(want.Payload))
 				}
 			}
+		}
+		all := want.PayloadLen
+		if cuts[1] < len(body)-all { // the header is not told from the payload
+			all = len(body)
+		}
+		if early > cuts[1] {
+			sent += earlyWire
+		} else {
+			all -= early
+		}
+		if payloads != all || wire != sent {
+			t.Fatalf("fragments %v at %v: %d octets of payload, want %d; %d on the wire, want %d", order, cuts, payloads, all, wire, sent)
 		}
 		if wholes != 1 {
 			t.Fatalf("%d fragments at %v of %d octets, protocol %d: whole %d times: %+v", len(order), cuts, len(body), proto, wholes, d.Defrag())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -48,12 +49,14 @@ func check(t *testing.T, f *Frame, d *Decoder, p *Packet, o Outcome) {
 		ok   bool
 		what string
 	}{
-		{p.Time == f.Time && p.WireLen == f.WireLen, "time and length are the frame's"},
+		{p.Time == f.Time, "time is the frame's"},
+		{p.WireLen == f.WireLen || p.WireLen >= min(f.WireLen, math.MaxInt32) && d.fragments != nil, "length is the frame's, or of orphans too"},
 		{p.Version == 4 || p.Version == 6, "version"},
 		{withinAny(p.Payload, f, d), "payload within the frame or a whole"},
 		{len(p.Payload) == cap(p.Payload) || len(p.Payload) == 0, "payload is capped"},
 		{p.PayloadLen >= len(p.Payload), "payload length on the wire ≥ captured"},
-		{p.PayloadLen <= max(f.WireLen, len(f.Data)) || p.Tunnels > 0 && p.PayloadLen < maxDatagram, "payload length ≤ frame"},
+		{p.PayloadLen <= max(f.WireLen, len(f.Data)) || p.Tunnels > 0 && p.PayloadLen < maxDatagram ||
+			p.Fragment && p.FragmentOffset == 0 && p.PayloadLen < (maxFragments+1)*maxDatagram, "payload length ≤ frame, or of orphans too"},
 		{withinAny(p.Whole, f, d) && len(p.Whole) == cap(p.Whole), "whole is the decoder's"},
 		{p.Whole == nil || p.Fragment && !p.WrongFragment && len(p.Whole) <= maxDatagram, "whole is a fragment's"},
 		{p.Tunnels <= maxTunnels && (p.Tunnels > 0) == (p.Tunnel != TunnelNone), "tunnels"},

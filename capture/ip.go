@@ -9,9 +9,10 @@ const (
 	// maxDatagram is the largest that fragments can make up (RFC 791, RFC 8200).
 	maxDatagram = 65535
 
-	// maxExtensions bounds the IPv6 extension headers of one packet. RFC 8200
-	// has seven at most in the order it recommends.
-	maxExtensions = 8
+	// maxExtensions bounds the IPv6 extension headers of one packet to more than
+	// 1,500 octets have room for: Linux takes 40 at least. A packet with more is
+	// one of the protocol 60 or whichever comes next, without ports.
+	maxExtensions = 256
 )
 
 // IPv6 extension headers (IANA) that are walked past.
@@ -51,7 +52,7 @@ func (d *Decoder) ipv4(b []byte, n int, p *Packet) Outcome {
 	if frag := binary.BigEndian.Uint16(b[6:]); frag&0x3fff != 0 {
 		p.setFragment(frag&0x1fff<<3, frag&0x2000 != 0, total-head)
 		p.FragmentID = uint32(binary.BigEndian.Uint16(b[4:]))
-		if int(p.FragmentOffset)+total > maxDatagram || !checksumOK(b[:head]) {
+		if total > maxDatagram-int(p.FragmentOffset) || !checksumOK(b[:head]) {
 			p.WrongFragment = true
 		}
 		return d.fragment(b[9], b[head:end:end], total-head, p)
@@ -87,7 +88,7 @@ func (p *Packet) setFragment(offset uint16, more bool, n int) {
 	p.Fragment = true
 	p.FragmentOffset, p.FragmentLen = offset, n
 	p.MoreFragments = more
-	p.WrongFragment = n == 0 || int(offset)+n > maxDatagram || more && n%8 != 0
+	p.WrongFragment = n == 0 || n > maxDatagram-int(offset) || more && n%8 != 0
 }
 
 // fragment decodes a fragment, which p is set to be: as much of a header as it
@@ -129,9 +130,9 @@ func (d *Decoder) ipv6(b []byte, n int, p *Packet) Outcome {
 // payload decodes what follows an IP header: extension headers, then the
 // transport.
 func (d *Decoder) payload(proto uint8, b []byte, n int, p *Packet) Outcome {
-	for range maxExtensions + 1 {
+	for range maxExtensions {
 		if !isExtension(proto, p.Version) {
-			return d.transport(proto, b, n, p)
+			break
 		}
 		if len(b) < 8 {
 			return short(n, 8)
@@ -154,7 +155,7 @@ func (d *Decoder) payload(proto uint8, b []byte, n int, p *Packet) Outcome {
 		}
 		proto, b, n = b[0], b[size:], n-size
 	}
-	return BadHeader
+	return d.transport(proto, b, n, p)
 }
 
 func isExtension(proto, version uint8) bool {

@@ -76,8 +76,11 @@ const (
 // Payload points into the frame, or into the datagram that its decoder
 // reassembled, and is valid until the next frame is read or decoded.
 type Packet struct {
-	Time    int64 // nanoseconds since the Unix epoch
-	WireLen int   // octets of the frame on the wire
+	Time int64 // nanoseconds since the Unix epoch
+	// WireLen counts the octets of the frame on the wire. WireLen and PayloadLen of
+	// a first fragment include the orphans that came before it, if these have more
+	// octets than it has.
+	WireLen int
 
 	Src, Dst         Addr
 	SrcPort, DstPort uint16 // TCP, UDP, SCTP and their fragments; 0 for the rest
@@ -113,7 +116,7 @@ type Packet struct {
 	WrongFragment bool
 	// Whole is the payload of the reassembled datagram, at most 65,535 octets,
 	// in the packet of the fragment that completed it; else nil. If no fragment
-	// had the whole TCP header, Flags, Seq, Ack and Window are here, too.
+	// had the whole transport header, what is in it is here, too.
 	Whole []byte
 
 	// Tunnel, TunnelID and OuterSrc and OuterDst (the addresses of its IP

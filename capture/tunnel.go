@@ -39,6 +39,9 @@ const (
 	// carries it.
 	maxTunnels = 4
 
+	// tunnelBits is the logarithm of how many tunnels are remembered.
+	tunnelBits = 10
+
 	// maxGTPHeaders bounds the extension headers of one G-PDU, of which
 	// TS 29.281 defines six.
 	maxGTPHeaders = 8
@@ -62,8 +65,8 @@ func isTunnelPort(port uint16) bool {
 
 // peel decodes into p what the tunnel that p belongs to carries. It returns
 // NotIP and leaves p as it is when p is in no tunnel, or in one whose header
-// lies or which carries no IP packet that can be decoded. Fragments wait until
-// their datagram is whole.
+// lies or which carries no IP packet that can be decoded, or orphan fragments
+// alone. Fragments wait until their datagram is whole.
 func (d *Decoder) peel(p *Packet) Outcome {
 	if p.Fragment {
 		return NotIP
@@ -108,11 +111,28 @@ func (d *Decoder) enter(kind TunnelKind, id uint32, typ uint16, b []byte, n int,
 	} else {
 		o = d.etherType(typ, b, n, p)
 	}
-	if o.HasPacket() || o == OrphanFragment {
+	tag := tunnelTag(kind, &outer)
+	known := &d.tunnels[tag>>(32-tunnelBits)]
+	if o.HasPacket() {
+		*known = tag
 		return o
+	}
+	if o == OrphanFragment && *known == tag {
+		return o // of a datagram that came last-first, which is no flow of the tunnel's
 	}
 	*p = outer
 	return NotIP
+}
+
+// tunnelTag is a hash of the tunnel that the packet outer belongs to, never 0 and
+// the same in both directions.
+func tunnelTag(kind TunnelKind, outer *Packet) uint32 {
+	le := binary.LittleEndian
+	const odd = 0x9e3779b97f4a7c15
+	a := (le.Uint64(outer.Src[:]) ^ le.Uint64(outer.Src[8:])) * odd
+	b := (le.Uint64(outer.Dst[:]) ^ le.Uint64(outer.Dst[8:])) * odd
+	h := (a>>32 ^ a) + (b>>32 ^ b) + uint64(kind)
+	return uint32(h*odd>>32) | 1
 }
 
 // gtpu decodes a G-PDU of GTP-U version 1. Other messages are not peeled.
