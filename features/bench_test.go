@@ -218,3 +218,28 @@ func BenchmarkSYNFlood(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkCollide tracks SYNs of many sources to ports that, crafted, are the octets
+// of their addresses too: no dearer than random ones.
+func BenchmarkCollide(b *testing.B) {
+	for _, crafted := range []bool{false, true} {
+		name, step := "random", uint16(7919)
+		if crafted {
+			name, step = "crafted", 1
+		}
+		b.Run(name, func(b *testing.B) {
+			tr := newTracker(b, Config{Columns: kdd28}, func(*Row) {})
+			p := capture.Packet{Time: epoch, Version: 6, Proto: capture.ProtoTCP, Flags: capture.SYN, WireLen: 74, SrcPort: 1024,
+				Src: addr("fd00::1"), Dst: addr("fd00::1:0:0:9")}
+			b.ReportAllocs()
+			for b.Loop() {
+				p.Time += second / 5000
+				p.DstPort++
+				x := p.DstPort * step
+				p.Src[12], p.Src[13] = byte(x), byte(x>>8)
+				tr.Add(&p)
+			}
+			b.ReportMetric(float64(tr.Open()), "open")
+		})
+	}
+}

@@ -74,7 +74,7 @@ func (d *dns) add(p *capture.Packet, i int32, client *capture.Addr, side int, no
 		s.length, s.entropy = q.length, float32(entropy(q.octets[:max(int(q.parent)-1, 0)]))
 	}
 	k := avalanche(HashAddr(*client) ^ hashOctets(q.octets[q.parent:q.length]))
-	names, _ := d.parents.use(&k, mix(k, k))
+	names, _ := d.parents.use(&k, hashUint64(k))
 	names.turn(now, longSpan)
 	names.add(hashOctets(q.octets[:q.length]))
 	s.names = max(s.names, float32(names.count()))

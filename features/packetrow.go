@@ -2,6 +2,7 @@ package features
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/picket-ids/picket/capture"
 )
@@ -224,6 +225,8 @@ type PacketConfig struct {
 	// MaxSources bounds the source addresses remembered at a time; 0 means
 	// DefaultMaxSources. Past it the one silent longest is forgotten.
 	MaxSources int
+	// StepBack is that of a Config.
+	StepBack time.Duration
 }
 
 // DefaultMaxSources takes about 5 MB when full.
@@ -234,7 +237,7 @@ type PacketStats struct {
 	Sources    uint64 // met, or met again after they were forgotten
 	Evicted    uint64 // forgotten because the table was full
 	Rows       uint64
-	ClockSteps uint64 // times that packet time ran back by more than a minute
+	ClockSteps uint64 // times that packet time ran back by more than PacketConfig.StepBack
 }
 
 // A PacketTracker makes a row of each packet, from it and from what its source
@@ -246,7 +249,7 @@ type PacketTracker struct {
 	sizes    perConn[sizes]
 	arrivals perConn[arrivals]
 
-	now       int64
+	now, back int64 // ns; back is PacketConfig.StepBack
 	fillers   []filler
 	needs     need
 	transform transform
@@ -266,12 +269,16 @@ func NewPacketTracker(cfg PacketConfig, emit func(*Row)) (*PacketTracker, error)
 	if limit < 1 || limit > 1<<24 {
 		return nil, fmt.Errorf("%d sources at a time: give a number from 1 to %d", limit, 1<<24)
 	}
+	back, err := stepBack(cfg.StepBack)
+	if err != nil {
+		return nil, err
+	}
 	fillers, needs, err := newFillers(PacketRow, cfg.Columns)
 	if err != nil {
 		return nil, err
 	}
 	t := &PacketTracker{
-		sources: newLRU[capture.Addr, int64](limit), fillers: fillers, needs: needs, emit: emit,
+		sources: newLRU[capture.Addr, int64](limit), back: back, fillers: fillers, needs: needs, emit: emit,
 	}
 	t.out.Values = make([]float32, len(cfg.Columns))
 	t.out.Kind, t.out.Ended = PacketRow, true
@@ -289,10 +296,10 @@ func (t *PacketTracker) Stats() PacketStats {
 func (t *PacketTracker) Open() int { return t.sources.table.len() }
 
 // Add makes the row of one packet. A packet earlier than the one before it gets
-// the time of that; when it is more than a minute earlier, time begins anew.
+// the time of that; when it is earlier by more than StepBack, time begins anew.
 func (t *PacketTracker) Add(p *capture.Packet) {
 	now := min(max(p.Time, -maxTime), maxTime)
-	if now < t.now-maxStepBack {
+	if now < t.now-t.back {
 		t.Flush()
 		t.stats.ClockSteps++
 	} else {

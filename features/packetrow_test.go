@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/picket-ids/picket/capture"
 )
@@ -245,6 +246,12 @@ func TestPacketClock(t *testing.T) {
 	want := [][]float32{{0, 1}, {0, 2}, {0, 1}, {2 * most / 1e9, 1}, {0, 2}, {0, 1}}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+	live := ps[:3:3]
+	live[0].Time, live[1].Time, live[2].Time = 10*second, 9*second, 7*second
+	got = packetRows(t, PacketConfig{Columns: []string{"packet_count_5s"}, StepBack: time.Second}, live...)
+	if want := [][]float32{{1}, {2}, {1}}; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("a step of a second, then of two: %v, want %v", got, want)
 	}
 }
 

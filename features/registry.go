@@ -310,13 +310,13 @@ func (r *rower) row(i int32, c *conn, time int64, ended bool) *Row {
 		o.TunnelID, o.OuterSrc, o.OuterDst = w.id, w.src, w.dst
 	}
 	o.Refused = s.flag == S0 || s.flag == REJ || s.flag == RSTOS0 || s.flag == SH ||
-		c.icmpErrors > 0 && c.dir[responder].payload == 0
+		c.icmpErrors > 0 && c.dir[responder].payload == 0 && !c.dir[responder].sequenced
 	for side := range c.dir {
 		d := &c.dir[side]
 		o.Packets[side], o.Octets[side] = uint64(d.packets), d.wire
 		d.packets, d.wire = 0, 0
 	}
-	o.Serial = int(c.rows)
+	o.Connection, o.Serial = c.number, int(c.rows)
 	c.rows++
 	r.measure(i, c, time)
 	fill(o.Values, r.fillers, s)

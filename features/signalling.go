@@ -122,17 +122,35 @@ func (s *signallingState) protocolCode(proto uint8) int {
 }
 
 // inspectPackets bounds how many packets with payload of a connection are looked
-// into. HTTP/2 needs the most: both sides' SETTINGS and their acknowledgements may
-// come before the first path.
+// into and are none of a mobile core. HTTP/2 needs the most: both sides' SETTINGS and
+// their acknowledgements may come before the first path.
 const inspectPackets = 8
 
-// inspect looks for the connection's protocol.
-func (s *signallingState) inspect(p *capture.Packet) {
-	s.inspected++
+// inspect looks for the connection's protocol in a packet of the given side. To a port
+// of signalling every packet that stands for itself may be the first: else a few of
+// junk would hide all that follow.
+func (s *signallingState) inspect(p *capture.Packet, side int) {
+	service := p.DstPort
+	if side == responder {
+		service = p.SrcPort
+	}
 	if protocol, function := recognise(p); protocol != noTelecom {
 		s.protocol, s.function = protocol, function
 		s.inspected = inspectPackets // found
+	} else if !signallingPort(p.Proto, service) {
+		s.inspected++
 	}
+}
+
+// signallingPort reports whether a port of UDP or SCTP is one of signalling.
+func signallingPort(proto uint8, port uint16) bool {
+	switch proto {
+	case capture.ProtoUDP:
+		return port == portGTPU || port == portGTPC || port == portGTPPrime || port == portPFCP || port == portSIP
+	case capture.ProtoSCTP:
+		return sctpPort(port) != noTelecom || port == portSIP
+	}
+	return false
 }
 
 // signalling follows the mobile core protocols of a Tracker's connections. It
@@ -173,7 +191,7 @@ func (g *signalling) add(i int32, p *capture.Packet, side int, now int64, again 
 		return
 	}
 	if s.inspected < inspectPackets {
-		s.inspect(p)
+		s.inspect(p, side)
 	}
 	if s.protocol == noTelecom || g.sources == nil || again {
 		return

@@ -21,7 +21,7 @@ import (
 func dissect(p *capture.Packet) string {
 	var s signallingState
 	if len(p.Payload) > 0 {
-		s.inspect(p)
+		s.inspect(p, originator)
 	}
 	n, teid := uint32(0), uint32(0)
 	switch s.protocol {
@@ -399,6 +399,10 @@ func TestSignallingFeatures(t *testing.T) {
 		{"the ninth packet is too late",
 			append(bytesTimes(inspectPackets, plain), func() capture.Packet { p := plain; p.Payload = []byte(sipInvite); return p }()),
 			[]string{" protocol_type 1 core_function 99"}},
+		{"junk before GTP-C hides nothing", append(bytesTimes(2*inspectPackets, message(udp, 2123, "\xffjunkjunk")), message(udp, 2123, gtpSession)),
+			[]string{" protocol_type 3 is_signaling 1 telecom_protocol 2 core_function 99 gtp_teid_count 1 gtp_message_rate 0.2"}},
+		{"nor before NGAP", append(bytesTimes(2*inspectPackets, message(capture.ProtoSCTP, 38412, dataOf(60, "junkjunk")[:8])), message(capture.ProtoSCTP, 38412, dataOf(60, ngSetup))),
+			[]string{" protocol_type 6 service_10_traffic 156 is_signaling 1 telecom_protocol 7 core_function 10"}},
 		{"two sources' requests", []capture.Packet{message(udp, 5060, sipInvite), func() capture.Packet {
 			p := message(udp, 5060, sipInvite)
 			p.Src = addr("10.0.0.77")
@@ -499,7 +503,7 @@ func FuzzSignalling(f *testing.F) {
 		p := capture.Packet{Proto: proto, SrcPort: src, DstPort: dst, Payload: b[:len(b):len(b)], PayloadLen: max(len(b), wire&0xffff)}
 		var whole, part signallingState
 		if len(b) > 0 {
-			whole.inspect(&p)
+			whole.inspect(&p, originator)
 		}
 		if whole.protocol >= numTelecom || ValueName("telecom_protocol", float64(whole.protocol)) == "" {
 			t.Fatalf("protocol %d", whole.protocol)
@@ -517,7 +521,7 @@ func FuzzSignalling(f *testing.F) {
 			t.Fatalf("%d counted, of the part %d", all, kept)
 		}
 		if len(p.Payload) > 0 {
-			part.inspect(&p)
+			part.inspect(&p, originator)
 		}
 		if n := len(p.Payload); part.protocol != noTelecom && part.protocol != whole.protocol && part.protocol != sip && whole.protocol != sip {
 			t.Fatalf("%s, its first %d octets %s", whole.protocol, n, part.protocol)
@@ -552,7 +556,7 @@ func BenchmarkSignalling(b *testing.B) {
 			var s signallingState
 			for b.Loop() {
 				s = signallingState{}
-				s.inspect(&p)
+				s.inspect(&p, originator)
 			}
 		})
 		b.Run(tc.name+"/later", func(b *testing.B) {

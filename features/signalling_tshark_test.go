@@ -233,7 +233,7 @@ func TestSignallingTshark(t *testing.T) {
 			if p.Proto != capture.ProtoTCP || f.stream == "" {
 				var s signallingState
 				if len(p.Payload) > 0 {
-					s.inspect(p)
+					s.inspect(p, originator)
 				}
 				count(s.protocol, p)
 				note("frame", s.protocol, f.protocol)
@@ -245,7 +245,7 @@ func TestSignallingTshark(t *testing.T) {
 				streams[f.stream] = s
 			}
 			if len(p.Payload) > 0 && s.inspected < inspectPackets {
-				s.inspect(p)
+				s.inspect(p, originator)
 			}
 			if f.protocol != noTelecom {
 				s.theirs = f.protocol

@@ -34,6 +34,9 @@ func (s *Sketch) register(hash uint64) {
 
 // Count estimates the number of distinct values added.
 func (s *Sketch) Count() int {
+	if int(s.n) < len(s.exact) {
+		return int(s.n)
+	}
 	const m = float64(len(s.registers))
 	sum, zeros := 0.0, 0.0
 	for _, r := range s.registers {
@@ -45,9 +48,6 @@ func (s *Sketch) Count() int {
 	e := 0.7213 / (1 + 1.079/m) * m * m / sum
 	if e <= 2.5*m && zeros > 0 {
 		e = m * math.Log(m/zeros)
-	}
-	if int(s.n) < len(s.exact) {
-		return int(s.n)
 	}
 	return max(len(s.exact), int(e+.5))
 }

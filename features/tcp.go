@@ -162,8 +162,8 @@ func (d *direction) sequence(p *capture.Packet) int {
 		}
 		return int(ahead) - fin
 	default:
-		found := min(n+fin, int(d.missing))
-		d.missing -= uint32(found)
-		return min(n, found)
+		found := min(uint32(n+fin), d.missing) // which passes an int of 32 bits
+		d.missing -= found
+		return min(n, int(found))
 	}
 }

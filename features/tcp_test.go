@@ -117,6 +117,21 @@ func TestOrderOfSegments(t *testing.T) {
 	}
 }
 
+// TestMissing: more octets may be missing than an int of 32 bits counts.
+func TestMissing(t *testing.T) {
+	d := direction{sequenced: true}
+	p := packet(0, 6, false, 100)
+	for d.missing < 1<<31 {
+		p.Seq = d.next + maxGap - 100
+		if n := d.sequence(&p); n != 100 {
+			t.Fatalf("%d new octets of 100 ahead", n)
+		}
+	}
+	if p.Seq = d.next - 5000; d.sequence(&p) != 100 || d.missing < 1<<31-100 {
+		t.Errorf("%d octets missing", d.missing)
+	}
+}
+
 type segment struct {
 	seq uint32
 	n   int

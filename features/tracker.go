@@ -1,6 +1,7 @@
 package features
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -12,8 +13,8 @@ import (
 const (
 	second        = int64(1e9)
 	activeTimeout = 60 * second
-	// maxStepBack is how far the clock of the packets may run back and be taken
-	// for packets out of order. Beyond it time starts anew.
+	// maxStepBack is how far, unless a Config says otherwise, the clock of the packets
+	// may run back and be taken for packets out of order. Beyond it time starts anew.
 	maxStepBack = 60 * second
 	// maxTime bounds what is believed of a capture's clock: deadlines past it
 	// must not overflow.
@@ -53,10 +54,12 @@ type connKey struct {
 	vni            uint32 // of VXLAN and Geneve, 0 without; TEIDs differ by direction
 }
 
+// hashKey has each field in bits of its own: ports and the rest come behind the seed,
+// where no bits of an address, which a sender may choose, undo theirs.
 func hashKey(k *connKey) uint64 {
 	le := binary.LittleEndian
-	a := mix(le.Uint64(k.lo[:8])^uint64(k.loPort), le.Uint64(k.lo[8:])^uint64(k.hiPort)<<32)
-	b := mix(le.Uint64(k.hi[:8])^uint64(k.proto)^uint64(k.vni)<<8, le.Uint64(k.hi[8:]))
+	a := mix(le.Uint64(k.lo[:8]), le.Uint64(k.lo[8:])) ^ uint64(k.loPort)<<16 ^ uint64(k.hiPort)
+	b := mix(le.Uint64(k.hi[:8]), le.Uint64(k.hi[8:])) ^ uint64(k.vni)<<8 ^ uint64(k.proto)
 	return mix(a, b)
 }
 
@@ -102,23 +105,24 @@ type direction struct {
 // conn is the state of one connection. It holds no pointers.
 type conn struct {
 	key        connKey
-	hiFirst    bool // the originator is key.hi
+	number     uint64 // Row's Connection
+	hiFirst    bool   // the originator is key.hi
 	class      class
 	tcp        uint16
 	isn        uint32
 	icmpType   uint8 // of the packet that opened it
 	icmpCode   uint8
+	tunnel     capture.TunnelKind
+	waits      bool    // in the list early
+	looked     [2]bool // has had its early row: before it closed, since
+	counted    bool    // in the windows
 	start      int64
 	last       int64 // ns, the last packet
 	dir        [2]direction
 	rows       uint32 // made so far
 	wrongFrags uint32
 	urgent     uint32
-	icmpErrors uint32 // ICMP errors that quote it
-	tunnel     capture.TunnelKind
-	waits      bool    // in the list early
-	looked     [2]bool // has had its early row: before it closed, since
-	counted    bool    // in the windows
+	icmpErrors uint32 // ICMP errors that quote it and say that it cannot be delivered
 	links      [3]link
 }
 
@@ -182,12 +186,13 @@ type Row struct {
 	TunnelID uint32
 	OuterSrc capture.Addr
 	OuterDst capture.Addr
-	Refused  bool // no answer, or one that refuses: S0, REJ, RSTOS0, SH, or ICMP errors only
+	Refused  bool // no answer, or one that refuses: S0, REJ, RSTOS0, SH, or ICMP unreachable only
 	// Packets and Octets count frames on the wire since the connection's last
 	// row: from the initiator, from the responder.
 	Packets, Octets [2]uint64
-	Serial          int  // 0 for the first row of the connection
-	Ended           bool // false for the row of a connection that goes on
+	Connection      uint64 // number of the connection within its Tracker, from 1; 0 for a packet's row
+	Serial          int    // 0 for the first row of the connection
+	Ended           bool   // false for the row of a connection that goes on
 	// Values holds the columns that the tracker was asked for, in their order.
 	// They are valid until the callback returns.
 	Values []float32
@@ -209,6 +214,11 @@ type Config struct {
 	// after. It counts in the windows from then on. Its last row is Silent unless more
 	// came.
 	Early time.Duration
+	// StepBack is how far the clock of the packets may run back and be taken for packets
+	// out of order, for which it stands still; beyond it time starts anew, and all
+	// connections give their rows. 0 means a minute, which suits captures whose order
+	// nobody knows; a live source keeps its order, and wants a second.
+	StepBack time.Duration
 }
 
 // DefaultMaxConnections takes about 10 MB when full, and 29 MB with the columns of
@@ -220,10 +230,11 @@ type Stats struct {
 	Connections uint64 // begun
 	Evicted     uint64 // ended early because the table was full
 	Rows        uint64
-	ClockSteps  uint64 // times that packet time ran back by more than a minute
-	// SignallingEvicted are sources of mobile core messages forgotten early
-	// because their table was full.
-	SignallingEvicted uint64
+	ClockSteps  uint64 // times that packet time ran back by more than Config.StepBack
+	// Forgotten are sources, victims, pairs of both and domains whose past the columns
+	// lost because a table of them was full. Above 7 a second it may be that of the
+	// last 10 min, and the columns then say too little.
+	Forgotten uint64
 }
 
 // A Tracker joins packets into connections and makes their rows. It belongs to
@@ -233,6 +244,7 @@ type Tracker struct {
 	conns *table[connKey, conn]
 	lists [numLists]list
 	early int64 // ns, see Config
+	back  int64 // ns, Config.StepBack
 	now   int64
 	due   int64 // no deadline is earlier
 	rows  rower
@@ -252,22 +264,40 @@ func NewTracker(cfg Config, emit func(*Row)) (*Tracker, error) {
 	if cfg.Early < 0 {
 		return nil, fmt.Errorf("rows %v early: give a time from 0", cfg.Early)
 	}
+	back, err := stepBack(cfg.StepBack)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := newRower(cfg.Columns)
 	if err != nil {
 		return nil, err
 	}
-	t := &Tracker{conns: newTable[connKey, conn](limit), early: int64(cfg.Early), rows: rows, emit: emit}
+	t := &Tracker{conns: newTable[connKey, conn](limit), early: int64(cfg.Early), back: back, rows: rows, emit: emit}
 	for i := range t.lists {
 		t.lists[i] = list{-1, -1}
 	}
 	return t, nil
 }
 
+// stepBack returns a config's StepBack in nanoseconds.
+func stepBack(d time.Duration) (int64, error) {
+	if d < 0 {
+		return 0, fmt.Errorf("a step of %v back: give a time from 0", d)
+	}
+	return min(cmp.Or(int64(d), maxStepBack), maxTime), nil
+}
+
 // Stats returns the counters so far.
 func (t *Tracker) Stats() Stats {
 	s := t.stats
+	if b := t.rows.behaviour; b != nil {
+		s.Forgotten = b.sources.evicted + b.victims.evicted + b.pairs.evicted
+	}
+	if d := t.rows.dns; d != nil {
+		s.Forgotten += d.sources.evicted + d.parents.evicted
+	}
 	if g := t.rows.signalling; g != nil && g.sources != nil {
-		s.SignallingEvicted = g.sources.sources.evicted
+		s.Forgotten += g.sources.sources.evicted
 	}
 	return s
 }
@@ -350,11 +380,22 @@ func (t *Tracker) addError(p *capture.Packet) bool {
 	if hi == c.hiFirst {
 		side = responder
 	}
-	c.icmpErrors++
+	if undelivered(p) {
+		c.icmpErrors++
+	}
 	c.last = t.now
 	c.dir[side].packets++
 	c.dir[side].wire += uint64(p.WireLen)
 	return true
+}
+
+// undelivered reports whether an ICMP error says that nothing takes what it quotes: a
+// destination is unreachable, and not just for packets of that size (RFC 1191).
+func undelivered(p *capture.Packet) bool {
+	if p.Proto == capture.ProtoICMP {
+		return p.ICMPType == 3 && p.ICMPCode != 4
+	}
+	return p.ICMPType == 1
 }
 
 // open begins the connection of p.
@@ -372,6 +413,7 @@ func (t *Tracker) open(k *connKey, hash uint64, p *capture.Packet, hi bool) int3
 	c.hiFirst = hi != answer
 	c.class = numClasses
 	t.stats.Connections++
+	c.number = t.stats.Connections
 	t.push(active, i, c)
 	t.rows.begin(i)
 	if c.tunnel = p.Tunnel; p.Tunnel != capture.TunnelNone {
@@ -460,7 +502,7 @@ func (t *Tracker) Tick(now int64) {
 	case now < t.due && now >= t.now:
 		t.now = now
 		return
-	case now < t.now-maxStepBack:
+	case now < t.now-t.back:
 		t.Flush()
 		t.stats.ClockSteps++
 	case now < t.now:

@@ -1,6 +1,7 @@
 package features
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -158,6 +159,17 @@ func TestUnreachableIsRefused(t *testing.T) {
 	e := packet(1, capture.ProtoICMP, true, 28)
 	e.HasQuote, e.ICMPType, e.Quoted = true, 3, capture.Quote{Src: q.Src, Dst: q.Dst, SrcPort: q.SrcPort, DstPort: q.DstPort, Proto: q.Proto}
 	answer := packet(2, capture.ProtoUDP, true, 9)
+	about := func(typ, code uint8, q capture.Packet) capture.Packet {
+		e := e
+		e.ICMPType, e.ICMPCode, e.Quoted.Proto = typ, code, q.Proto
+		return e
+	}
+	v6 := about(1, 4, q)
+	v6.Proto = capture.ProtoICMPv6
+	tooBig := v6
+	tooBig.ICMPType, tooBig.ICMPCode = 2, 0
+	data := script(t, "0 > A 1+9")
+	upload := script(t, "0 > S 1, .1 < SA 1, .2 > A 2, .3 > A 2+9")
 	for _, tc := range []struct {
 		name    string
 		packets []capture.Packet
@@ -166,10 +178,20 @@ func TestUnreachableIsRefused(t *testing.T) {
 		{"error only", []capture.Packet{q, e}, "true [1 1] [84 82]"},
 		{"no answer", []capture.Packet{q}, "false [1 0] [84 0]"},
 		{"error, then an answer", []capture.Packet{q, e, answer}, "false [1 2] [84 145]"},
+		{"fragmentation needed", []capture.Packet{q, about(3, 4, q)}, "false [1 1] [84 82]"},
+		{"redirect", []capture.Packet{q, about(5, 1, q)}, "false [1 1] [84 82]"},
+		{"IPv6", []capture.Packet{q, v6}, "true [1 1] [84 82]"},
+		{"IPv6, packet too big", []capture.Packet{q, tooBig}, "false [1 1] [84 82]"},
+		{"TCP from its middle", append(data, about(3, 1, data[0])), "true [1 1] [63 82]"},
+		{"upload, its route lost once", append(upload, about(3, 0, upload[0])), "false [3 2] [171 136]"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var got string
-			tr := newTracker(t, Config{}, func(r *Row) { got = fmt.Sprint(r.Refused, r.Packets, r.Octets) })
+			tr := newTracker(t, Config{}, func(r *Row) {
+				if r.Serial == 0 {
+					got = fmt.Sprint(r.Refused, r.Packets, r.Octets)
+				}
+			})
 			for i := range tc.packets {
 				tr.Add(&tc.packets[i])
 			}
@@ -333,24 +355,32 @@ func TestClock(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name    string
+		back    time.Duration
 		packets []capture.Packet
 		want    string
 		steps   uint64
 	}{
-		{"a minute back is out of order", []capture.Packet{udp(100, 1), udp(40, 1), udp(40, 2)}, "client SF 2 0 @160, client SF 1 0 @160", 0},
-		{"further back is a new time", []capture.Packet{udp(100, 1), udp(39.999, 1), udp(40, 2)}, "client SF 1 0 @160, client SF 1 0 @99.999, client SF 1 0 @100", 1},
-		{"a year ahead", []capture.Packet{udp(0, 1), udp(365*86400, 1)}, "client SF 1 0 @60, client SF 1 0 @3.153606e+07", 0},
+		{"a second back on a live clock", time.Second, []capture.Packet{udp(100, 1), udp(99, 1), udp(99, 2)}, "client SF 2 0 @160, client SF 1 0 @160", 0},
+		{"further back on a live clock", time.Second, []capture.Packet{udp(100, 1), udp(98.999, 1), udp(99, 2)}, "client SF 1 0 @160, client SF 1 0 @158.999, client SF 1 0 @159", 1},
+		{"a minute back is out of order", 0, []capture.Packet{udp(100, 1), udp(40, 1), udp(40, 2)}, "client SF 2 0 @160, client SF 1 0 @160", 0},
+		{"further back is a new time", 0, []capture.Packet{udp(100, 1), udp(39.999, 1), udp(40, 2)}, "client SF 1 0 @160, client SF 1 0 @99.999, client SF 1 0 @100", 1},
+		{"a year ahead", 0, []capture.Packet{udp(0, 1), udp(365*86400, 1)}, "client SF 1 0 @60, client SF 1 0 @3.153606e+07", 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			equal(t, rows(t, tc.packets...), strings.Split(tc.want, ", ")...)
-			tr := newTracker(t, Config{}, func(*Row) {})
+			var got []string
+			tr := newTracker(t, Config{Columns: []string{"src_bytes", "dst_bytes"}, StepBack: tc.back}, func(r *Row) { got = append(got, describe(r)) })
 			for i := range tc.packets {
 				tr.Add(&tc.packets[i])
 			}
+			tr.Flush()
+			equal(t, got, strings.Split(tc.want, ", ")...)
 			if tr.Stats().ClockSteps != tc.steps {
 				t.Errorf("%d steps, want %d", tr.Stats().ClockSteps, tc.steps)
 			}
 		})
+	}
+	if _, err := NewTracker(Config{StepBack: -1}, nil); err == nil {
+		t.Error("a negative step is accepted")
 	}
 	// Times that no clock shows end, and end all connections.
 	n := 0
@@ -414,19 +444,28 @@ func TestTicksChangeNothing(t *testing.T) {
 	}
 }
 
-// TestRowTimes: rows come in the order of time, and no packet is lost or counted twice.
+// TestRowTimes: rows come in the order of time, each with the number of its
+// connection, and no packet is lost or counted twice.
 func TestRowTimes(t *testing.T) {
 	for seed := range uint64(40) {
 		ps := slices.DeleteFunc(randomPackets(rand.New(rand.NewPCG(seed, 4)), 2000), func(p capture.Packet) bool {
 			return p.Fragment && p.FragmentOffset > 0
 		})
-		slices.SortStableFunc(ps, func(a, b capture.Packet) int { return int(a.Time - b.Time) })
+		slices.SortStableFunc(ps, func(a, b capture.Packet) int { return cmp.Compare(a.Time, b.Time) })
 		last, packets, octets, ended := int64(0), uint64(0), uint64(0), uint64(0)
-		tr := newTracker(t, Config{MaxConnections: 50, Early: time.Duration(seed%2) * time.Second}, func(r *Row) {
+		serials := map[uint64]int{}
+		var tr *Tracker
+		tr = newTracker(t, Config{MaxConnections: 50, Early: time.Duration(seed%2) * time.Second}, func(r *Row) {
 			if r.Time < last || r.End > r.Time || r.Start > r.End {
 				t.Fatalf("seed %d: row before at %d, %+v", seed, last, r)
 			}
 			last = r.Time
+			if r.Connection == 0 || r.Connection > tr.Stats().Connections || r.Serial != serials[r.Connection] {
+				t.Fatalf("seed %d: row %d of connection %d, want row %d", seed, r.Serial, r.Connection, serials[r.Connection])
+			}
+			if serials[r.Connection]++; r.Ended {
+				serials[r.Connection] = -1 // none follows
+			}
 			packets += r.Packets[0] + r.Packets[1]
 			octets += r.Octets[0] + r.Octets[1]
 			if r.Ended {
@@ -503,6 +542,35 @@ func TestHashSpreads(t *testing.T) {
 	}
 	if longest > 200 { // linear probing at load 1/2: about 60
 		t.Errorf("%d slots in a row are taken", longest)
+	}
+}
+
+// TestCraftedKeys: no bits of an address, which a sender may choose, undo those of
+// another field, so that connections would hash alike whatever the seed.
+func TestCraftedKeys(t *testing.T) {
+	seen := map[uint64]connKey{}
+	for _, undo := range []func(k *connKey, x uint16){
+		func(k *connKey, x uint16) { k.loPort ^= x },
+		func(k *connKey, x uint16) { k.hiPort ^= x },
+		func(k *connKey, x uint16) { k.vni ^= uint32(x) },
+		func(k *connKey, x uint16) { k.vni ^= uint32(x) << 8 },
+		func(k *connKey, x uint16) { k.proto ^= uint8(x) },
+	} {
+		for at := range 2 * 15 { // of both addresses
+			for x := range uint16(512) {
+				k := connKey{lo: client, hi: server, loPort: 4000, hiPort: 80, proto: capture.ProtoTCP}
+				b := [2]*capture.Addr{&k.lo, &k.hi}[at/15][at%15:]
+				x *= 129 // in both octets
+				b[0] ^= byte(x)
+				b[1] ^= byte(x >> 8)
+				undo(&k, x)
+				h := hashKey(&k)
+				if other, ok := seen[h]; ok && other != k {
+					t.Fatalf("%v and %v hash alike", other, k)
+				}
+				seen[h] = k
+			}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@
 package detect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,7 @@ type Config struct {
 	Suppress       []Suppression
 	MaxConnections int           // see features.Config
 	Early          time.Duration // likewise
+	StepBack       time.Duration // likewise; beyond it incidents end, too
 	// MaxWait is how long, on the packet clock, rows may wait for a batch to fill
 	// and events for the row that shows they are due; 0: as long as it takes.
 	// It changes when events come, not what they say.
@@ -92,6 +94,7 @@ type Detector struct {
 	lanes       []*lane
 	batch       batch
 	incidents   *Incidents
+	worker      int // among the Detectors of incidents
 	suppressed  *suppressions
 	last        int64 // ns, the time of the row before
 	lastTick    int64 // ns, see Config.MaxWait
@@ -131,6 +134,7 @@ func New(cfg Config) (*Detector, error) {
 		return nil, err
 	}
 	d.incidents.mu.Lock()
+	d.worker = d.incidents.users
 	d.incidents.users++
 	d.incidents.mu.Unlock()
 	return d, nil
@@ -197,14 +201,14 @@ func (d *Detector) prepare(models []Model, suppress []Suppression) (*swap, error
 	}
 	connections, packets := d.connections.with(kinds[features.ConnectionRow]), d.packets.with(kinds[features.PacketRow])
 	if connections != nil && connections.tracker == nil {
-		connections.tracker, err = features.NewTracker(features.Config{Columns: connections.columns, MaxConnections: d.cfg.MaxConnections, Early: d.cfg.Early},
+		connections.tracker, err = features.NewTracker(features.Config{Columns: connections.columns, MaxConnections: d.cfg.MaxConnections, Early: d.cfg.Early, StepBack: d.cfg.StepBack},
 			func(r *features.Row) { d.add(d.connections, r) })
 		if err != nil {
 			return nil, err
 		}
 	}
 	if packets != nil && packets.packets == nil {
-		packets.packets, err = features.NewPacketTracker(features.PacketConfig{Columns: packets.columns}, func(r *features.Row) { d.add(d.packets, r) })
+		packets.packets, err = features.NewPacketTracker(features.PacketConfig{Columns: packets.columns, StepBack: d.cfg.StepBack}, func(r *features.Row) { d.add(d.packets, r) })
 		if err != nil {
 			return nil, err
 		}
@@ -311,7 +315,7 @@ func (d *Detector) Tick(now int64) {
 
 // catchUp publishes what is due at the time now, of a row or a tick.
 func (d *Detector) catchUp(now int64) {
-	if now < d.last-maxStepBack {
+	if now < d.last-cmp.Or(int64(d.cfg.StepBack), maxStepBack) {
 		d.advance(never - 1) // the clock was set back: what was open is over
 		d.last = now
 	}
@@ -357,7 +361,7 @@ func (d *Detector) drain() {
 	d.score()
 }
 
-// maxStepBack is how far the time of rows may run back, ns.
+// maxStepBack is how far the time of rows may run back unless Config.StepBack says, ns.
 const maxStepBack = 60 * second
 
 // Stats returns the counters so far. Those of a common table are of all its
@@ -419,7 +423,7 @@ func (d *Detector) score() {
 		d.stats.Anomalous++
 		d.makeRoom(r)
 		i := d.incidents.join(r)
-		i.add(r, models, scores, best)
+		i.add(r, d.worker, models, scores, best)
 		d.incidents.next = min(d.incidents.next, d.incidents.due(i))
 	}
 }

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/picket-ids/picket/capture"
 	"github.com/picket-ids/picket/features"
@@ -399,6 +401,130 @@ func TestManyIncidents(t *testing.T) {
 	}
 	if p := largest.Picket; p.Connections < 2*n-2*maxNew || p.Sources < n || p.Targets < n || !strings.Contains(largest.Message, " hosts") {
 		t.Errorf("the spray: %s, %d sources, %d targets", largest.Message, p.Sources, p.Targets)
+	}
+}
+
+// TestSprayHidesNobody: decoys that use up the new incidents of each minute, just as it
+// begins, hide neither a scanner nor a flood from many sources.
+func TestSprayHidesNobody(t *testing.T) {
+	const minute = int64(60e6) // µs
+	first := minute - int64(1e18)/1000%minute
+	scan := func(s *traffic, us int64, k int) { s.syn(us, "10.0.0.66", "10.0.0.9", uint16(1024+k), uint16(k)) }
+	flood := func(s *traffic, us int64, k int) {
+		s.syn(us, fmt.Sprintf("10.8.%d.%d", k%1000/250, k%250), "10.0.0.9", uint16(1024+k), 80)
+	}
+	for _, tt := range []struct {
+		name   string
+		large  int // connections of every other decoy; the others have 6
+		attack func(s *traffic, us int64, k int)
+		gap    int64 // µs between its connections
+	}{
+		{"scan among small decoys", 6, scan, 20e3},
+		{"slow scan among small decoys", 6, scan, 600e3},
+		{"scan among large decoys", 110, scan, 20e3},
+		{"flood among small decoys", 6, flood, 20e3},
+		{"flood among large decoys", 110, flood, 20e3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var s traffic
+			k := 0
+			for m := range int64(5) {
+				begin := first + m*minute
+				for us := int64(1500e3); m > 0 && us < 58e6; us += tt.gap {
+					tt.attack(&s, begin+us, k)
+					k++
+				}
+				for d := range 150 {
+					for c := range []int{6, tt.large}[d%2] {
+						s.syn(begin+58900e3+int64(d)*100+int64(c), fmt.Sprintf("10.1.%d.%d", m, d), fmt.Sprintf("10.2.%d.%d", m, d), 1024, uint16(22+c))
+					}
+				}
+			}
+			slices.SortStableFunc(s.frames, func(a, b capture.Frame) int { return cmp.Compare(a.Time, b.Time) })
+			most, incidents := uint64(0), 0
+			cfg := config(rule(refusals), func(e *Event) {
+				if e.Destination.IP == "10.0.0.9" && e.Picket.Targets == 1 {
+					most = max(most, e.Picket.Connections)
+				}
+				if e.Picket.Phase == PhaseNew {
+					incidents++
+				}
+			})
+			cfg.Early = time.Second
+			detect(t, cfg, &s)
+			if int(most) < k/2 || incidents > 5*(2*maxNew+loud) {
+				t.Errorf("an event of %d connections of %d; %d incidents", most, k, incidents)
+			}
+		})
+	}
+}
+
+// TestSprayersForget checks who is remembered, as well as how long.
+func TestSprayersForget(t *testing.T) {
+	var p sprayers
+	addr := func(k int) sprayer { return sprayer{addr: capture.Addr{14: byte(k >> 8), 15: byte(k)}} }
+	crowd := addr(1)
+	crowd.crowded = true
+	for k := range 20000 {
+		p.add(addr(100+k), 1, 0)
+		if k%100 == 0 {
+			p.add(addr(1), 1, 0)
+			p.add(crowd, 2, 0)
+		}
+	}
+	if a, c, other := p.least(addr(1)), p.least(crowd), p.least(addr(2)); a < 100 || a > 200 || c < 300 || c > 400 || other != 0 {
+		t.Errorf("%d connections of a source, %d of a crowd, %d of none", a, c, other)
+	}
+	total, before := p.total, p.least(crowd)
+	p.add(addr(99), 0, sprayMemory)
+	if p.total != total/2 || p.least(crowd) != before/2 {
+		t.Errorf("after a while %d of %d connections, %d of %d", p.total, total, p.least(crowd), before)
+	}
+}
+
+// TestConnections checks the count of connections whose first row was ordinary.
+func TestConnections(t *testing.T) {
+	for _, tt := range []struct {
+		n, first int // connections, and of these the ones whose first row is anomalous
+		off      int // of the count, at most
+	}{{1, 0, 0}, {12, 0, 0}, {12, 12, 0}, {12, 5, 0}, {200, 200, 0}, {200, 0, 30}, {200, 195, 10}} {
+		for _, workers := range []int{1, 2} {
+			table := NewIncidents()
+			var last *Event
+			cfg := config(rule(refusals), func(e *Event) { last = e })
+			cfg.Incidents = table
+			all := make([]*Detector, workers)
+			for w := range all {
+				var err error
+				if all[w], err = New(cfg); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for serial := range 4 {
+				for k := range tt.n {
+					d := all[k%workers]
+					if serial == 0 && k >= tt.first {
+						continue
+					}
+					now := int64(1e18) + int64(serial)*60e9 + int64(k)
+					d.add(d.connections, &features.Row{
+						Kind: features.ConnectionRow, Time: now, Start: now, End: now, Src: capture.Addr{1}, Dst: capture.Addr{2}, Packets: [2]uint64{1, 0},
+						Connection: uint64(1 + k/workers), Serial: serial, Refused: true, Values: []float32{1, 0, 3, 0},
+					})
+				}
+				for _, d := range all {
+					d.score()
+				}
+			}
+			for _, d := range all {
+				if err := d.Finish(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := int(last.Picket.Connections); got < tt.n-tt.off || got > tt.n+tt.off || last.Picket.Refused > last.Picket.Connections {
+				t.Errorf("%d workers: %d connections, %d refused, want %d, of which %d by their first row", workers, got, last.Picket.Refused, tt.n, tt.first)
+			}
+		}
 	}
 }
 

@@ -77,9 +77,9 @@ const (
 // Details are what an Event says of its incident beyond the schema.
 type Details struct {
 	Phase       string     `json:"phase"`
-	Incident    string     `json:"incident"` // shared by all phases of one
-	Rows        uint64     `json:"rows"`     // anomalous ones
-	Connections uint64     `json:"connections"`
+	Incident    string     `json:"incident"`     // shared by all phases of one
+	Rows        uint64     `json:"rows"`         // anomalous ones
+	Connections uint64     `json:"connections"`  // of these rows; of those that had an ordinary row first, an estimate from 16
 	Refused     uint64     `json:"refused"`      // of these, unanswered or turned away
 	Sources     int        `json:"sources"`      // distinct; an estimate from 16
 	Targets     int        `json:"destinations"` // likewise

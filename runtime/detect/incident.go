@@ -3,6 +3,7 @@ package detect
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -32,6 +33,11 @@ const (
 	// maxNew bounds the incidents of a minute that are told of, of those with fewer and
 	// those with more than manyConnections each. The others become one, the spray.
 	maxNew = 60
+	// loud: a source, or a crowd, that has manyConnections and one in so many of the
+	// spray's is told of all the same: they cannot be more.
+	loud = 16
+	// sprayMemory is how often what the spray remembers of sources counts half.
+	sprayMemory = 600 * second
 
 	// alike are scores that differ by less: of these the first row counts. Processors
 	// round the last digits of a model's arithmetic differently.
@@ -48,6 +54,8 @@ type incident struct {
 	source, victim capture.Addr // of the first row
 	crowded        bool         // the victim's, not the source's
 	spray          bool         // of all that there is no room for
+	several        bool         // not all rows are towards victim
+	before         uint64       // connections that the spray already has of the same source or crowd
 	start, end     int64        // first and last packet
 	opened         int64        // first row
 	lastRow        int64
@@ -56,7 +64,11 @@ type incident struct {
 	news           bool // rows since the last event
 
 	rows                 uint64 // anomalous ones
-	connections, refused uint64
+	connections, refused uint64 // connections: begun and joined
+	begun                uint64 // by their first row
+	joined               uint64 // by later rows only
+	firsts               features.Sketch
+	later                *features.Sketch // connections by rows that are not their first; nil for none
 	packets, octets      [2]uint64
 	sources, targets     features.Sketch
 	ports                features.Sketch
@@ -100,6 +112,7 @@ type Incidents struct {
 	bySource map[capture.Addr]*incident
 	byVictim map[capture.Addr]*incident // the crowded ones
 	spray    *incident                  // nil while there is room
+	sprayers sprayers                   // of spray
 	minute   int64                      // of told
 	told     [2]int                     // new ones of that minute: few connections, many
 	next     int64                      // no event is due earlier
@@ -150,6 +163,7 @@ func (t *Incidents) join(r *features.Row) *incident {
 	t.bySource[r.Src] = i
 	t.total++
 	t.next = min(t.next, t.due(i))
+	i.before = t.sprayers.least(i.sprayer())
 	return t.gather(i)
 }
 
@@ -159,7 +173,7 @@ func (t *Incidents) gather(i *incident) *incident {
 	var first *incident
 	n := 0
 	for _, o := range t.open {
-		if o.victim == i.victim && !o.crowded && o.targets.Count() <= 1 {
+		if o.victim == i.victim && !o.crowded && !o.several {
 			n++
 			if first == nil && o.events == 0 {
 				first = o
@@ -172,8 +186,9 @@ func (t *Incidents) gather(i *incident) *incident {
 	first.crowded = true
 	t.byVictim[first.victim] = first
 	delete(t.bySource, first.source)
+	first.before = t.sprayers.least(first.sprayer())
 	for _, o := range slices.Clone(t.open) {
-		if o != first && o.victim == i.victim && o.events == 0 && o.targets.Count() <= 1 {
+		if o != first && o.victim == i.victim && o.events == 0 && !o.several {
 			first.merge(o)
 			t.close(o)
 			t.total--
@@ -184,7 +199,8 @@ func (t *Incidents) gather(i *incident) *incident {
 
 func (t *Incidents) close(i *incident) {
 	t.unindex(i)
-	t.open = slices.DeleteFunc(t.open, func(o *incident) bool { return o == i })
+	at := slices.Index(t.open, i)
+	t.open = slices.Delete(t.open, at, at+1)
 	t.next = -never // room may make others due
 }
 
@@ -192,7 +208,7 @@ func (t *Incidents) close(i *incident) {
 func (t *Incidents) unindex(i *incident) {
 	switch {
 	case i.spray:
-		t.spray = nil
+		t.spray, t.sprayers = nil, sprayers{}
 	case i.crowded:
 		delete(t.byVictim, i.victim)
 	default:
@@ -203,6 +219,7 @@ func (t *Incidents) unindex(i *incident) {
 // sprayed makes an incident that nobody was told of a part of the spray: the first one
 // becomes it.
 func (t *Incidents) sprayed(i *incident) {
+	t.sprayers.add(i.sprayer(), i.connections, i.lastRow)
 	if t.spray != nil {
 		t.spray.merge(i)
 		t.close(i)
@@ -213,17 +230,98 @@ func (t *Incidents) sprayed(i *incident) {
 	i.crowded, i.spray, t.spray = true, true, i
 }
 
-// room reports whether i may be told of as a new incident at the given time.
+// room reports whether i may be told of as a new incident at the given time. What the
+// spray has of it counts: an attack that went into it comes out of it again.
 func (t *Incidents) room(i *incident, time int64) bool {
 	if minute := time / (60 * second); minute != t.minute {
 		t.minute, t.told = minute, [2]int{}
 	}
-	size := 0
-	if i.connections >= manyConnections {
+	size, known := 0, i.before+i.connections
+	if known >= manyConnections {
 		size = 1
 	}
 	t.told[size]++
-	return i.spray || t.told[size] <= maxNew
+	if i.spray || t.told[size] <= maxNew {
+		return true
+	}
+	if size == 0 || known < (t.sprayers.total+i.connections)/loud {
+		return false
+	}
+	t.sprayers.add(i.sprayer(), i.connections, time) // the next ones need more
+	return true
+}
+
+// sprayer is a source, or the victim of a crowd, and what it has in the spray.
+type sprayer struct {
+	addr    capture.Addr
+	crowded bool
+	count   uint64 // connections
+	over    uint64 // of these, at most as many are of others
+}
+
+// sprayer returns how i is known to the spray.
+func (i *incident) sprayer() sprayer {
+	if i.crowded {
+		return sprayer{addr: i.victim, crowded: true}
+	}
+	return sprayer{addr: i.source}
+}
+
+// sprayers remember who has the most connections in the spray, by the space-saving
+// algorithm (Metwally et al. 2005): none that has more than one in len(of) is missing.
+type sprayers struct {
+	of     [maxIncidents]sprayer
+	n      int
+	total  uint64 // connections
+	period int64  // of sprayMemory
+}
+
+// add counts connections of s at the given time.
+func (p *sprayers) add(s sprayer, connections uint64, time int64) {
+	if period := time / sprayMemory; period != p.period {
+		p.period = period
+		p.total /= 2
+		for k := range p.of[:p.n] {
+			p.of[k].count /= 2
+			p.of[k].over /= 2
+		}
+	}
+	p.total += connections
+	at := p.find(s)
+	switch {
+	case at >= 0:
+	case p.n < len(p.of):
+		at = p.n
+		p.of[at] = s
+		p.n++
+	default:
+		at = 0
+		for k := range p.of {
+			if p.of[k].count < p.of[at].count {
+				at = k
+			}
+		}
+		s.count, s.over = p.of[at].count, p.of[at].count
+		p.of[at] = s
+	}
+	p.of[at].count += connections
+}
+
+func (p *sprayers) find(s sprayer) int {
+	for k := range p.of[:p.n] {
+		if o := &p.of[k]; o.addr == s.addr && o.crowded == s.crowded {
+			return k
+		}
+	}
+	return -1
+}
+
+// least returns how many connections s has at least.
+func (p *sprayers) least(s sprayer) uint64 {
+	if at := p.find(s); at >= 0 {
+		return p.of[at].count - p.of[at].over
+	}
+	return 0
 }
 
 // merge counts what o counted in i.
@@ -232,8 +330,17 @@ func (i *incident) merge(o *incident) {
 	i.lastRow = max(i.lastRow, o.lastRow)
 	i.news = true
 	i.rows += o.rows
-	i.connections += o.connections
 	i.refused += o.refused
+	i.begun += o.begun
+	i.firsts.Merge(&o.firsts)
+	if o.later != nil {
+		if i.later == nil {
+			i.later = new(features.Sketch)
+		}
+		i.later.Merge(o.later)
+	}
+	i.countJoined()
+	i.connections = min(i.begun+i.joined, i.rows)
 	for side := range i.packets {
 		i.packets[side] += o.packets[side]
 		i.octets[side] += o.octets[side]
@@ -250,16 +357,47 @@ func (i *incident) merge(o *incident) {
 	}
 }
 
+// countJoined counts the connections whose first row is not in the incident. Sketches of
+// the same connections are alike, so these are none when the first rows of all are in it.
+func (i *incident) countJoined() {
+	if i.later == nil {
+		return
+	}
+	all := i.firsts
+	all.Merge(i.later)
+	i.joined = max(i.joined, uint64(max(0, min(i.later.Count(), all.Count()-i.firsts.Count()))))
+}
+
+// addConnection counts the connection of r in begun or joined.
+func (i *incident) addConnection(r *features.Row, worker int) {
+	hash := hashConnection(r.Connection, worker)
+	if r.Serial == 0 {
+		i.begun++
+		i.firsts.Add(hash)
+		return
+	}
+	if i.later == nil {
+		i.later = new(features.Sketch)
+	}
+	before := *i.later
+	if i.later.Add(hash); *i.later != before { // mostly not: to count takes 3 µs
+		i.countJoined()
+	}
+}
+
 // add counts a row that scored highest, and over the threshold, with model best of
-// the given ones.
-func (i *incident) add(r *features.Row, models []*scorer, scores []float64, best int) {
+// the given ones. worker tells Detectors apart, whose connections have the same numbers.
+func (i *incident) add(r *features.Row, worker int, models []*scorer, scores []float64, best int) {
 	i.start, i.end = min(i.start, r.Start), max(i.end, r.End)
 	i.lastRow = r.Time
 	i.news = true
 	i.rows++
-	if r.Kind == features.ConnectionRow && (r.Serial == 0 || i.connections == 0) {
-		i.connections++
-		if r.Refused {
+	i.several = i.several || r.Dst != i.victim
+	if r.Kind == features.ConnectionRow {
+		before := i.connections
+		i.addConnection(r, worker)
+		i.connections = min(i.begun+i.joined, i.rows)
+		if r.Refused && i.connections > before {
 			i.refused++
 		}
 	}
@@ -283,8 +421,15 @@ func (i *incident) add(r *features.Row, models []*scorer, scores []float64, best
 	}
 }
 
+func hashConnection(number uint64, worker int) uint64 {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], number)
+	binary.BigEndian.PutUint64(b[8:], uint64(worker))
+	return features.HashAddr(b)
+}
+
 // least returns the incident that matters least: the one of the fewest
-// connections, of those the one quiet longest.
+// connections, with those in the spray, of those the one quiet longest.
 func (t *Incidents) least() *incident {
 	return slices.MinFunc(t.open, func(a, b *incident) int {
 		switch {
@@ -293,7 +438,7 @@ func (t *Incidents) least() *incident {
 		case b.spray:
 			return -1
 		}
-		return cmp.Or(cmp.Compare(a.connections, b.connections), cmp.Compare(a.lastRow, b.lastRow))
+		return cmp.Or(cmp.Compare(a.before+a.connections, b.before+b.connections), cmp.Compare(a.lastRow, b.lastRow))
 	})
 }
 

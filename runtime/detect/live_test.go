@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,7 +56,7 @@ func mixed(seed uint64) (s traffic) {
 			s.tcp(us+90, src, dst, sport, port, capture.ACK)
 		}
 	}
-	slices.SortStableFunc(s.frames, func(a, b capture.Frame) int { return int(a.Time - b.Time) })
+	slices.SortStableFunc(s.frames, func(a, b capture.Frame) int { return cmp.Compare(a.Time, b.Time) })
 	return s
 }
 
@@ -170,6 +171,42 @@ func TestClockJumps(t *testing.T) {
 				t.Errorf("events %q", got)
 			}
 		})
+	}
+}
+
+// TestStepBack: after a clock was set back by more than StepBack events are as soon as ever.
+func TestStepBack(t *testing.T) {
+	for _, step := range []int64{0, -2e9, -50e9, -70e9} {
+		var first, now int64
+		cfg := config(rule(refusals), func(e *Event) {
+			if e.Source.IP == "10.0.0.66" && first == 0 {
+				first = now
+			}
+		})
+		cfg.MaxWait, cfg.Early, cfg.StepBack = 50*time.Millisecond, time.Second, time.Second
+		var s traffic
+		s.syn(0, "10.0.0.1", "10.0.0.9", 1024, 22)
+		d := watch(t, cfg, &s)
+		for k := range int64(30) {
+			d.Tick(1e18 + k*50e6)
+		}
+		d.fresh = false
+		for p := range 40 {
+			s.syn(step/1000+2e6+int64(p)*1000, "10.0.0.66", "10.0.0.9", 1024, uint16(p+1))
+			var f capture.Frame
+			var p capture.Packet
+			s.Next(&f)
+			if err := d.take(&f, &p, d.decoder.Decode(&f, &p)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		last := s.frames[len(s.frames)-1].Time
+		for now = last; first == 0 && now < last+60e9; now += 50e6 {
+			d.Tick(now)
+		}
+		if late := time.Duration(first - last); first == 0 || late > 2*time.Second {
+			t.Errorf("clock set back by %v: the first event %v after the last packet", time.Duration(-step), late)
+		}
 	}
 }
 
