@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 	"github.com/picket-ids/picket/models"
 	"github.com/picket-ids/picket/runtime/detect"
 	"github.com/picket-ids/picket/runtime/onnx"
+	"github.com/picket-ids/picket/runtime/report"
 )
 
 // modelFlags say which models to run, and with what.
@@ -199,17 +201,21 @@ func showModel(m *onnx.Model, asJSON bool, std stdio) error {
 		e.SetIndent("", "  ")
 		return e.Encode(m.Metadata)
 	}
-	fmt.Fprintf(std.out, "%s %s\n", m.Name, m.Version)
+	var training bytes.Buffer
+	if err := json.Compact(&training, m.Training); err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "%s %s\n", report.Printable(m.Name), report.Printable(m.Version))
 	t := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "sha256\t%s\nsize\t%d bytes\nscores\trows of a %s, 0 to 1\nthreshold\t%v\ngolden rows\t%d\n", m.SHA256, m.Size, m.Row, m.Threshold, len(m.Golden.Rows))
-	fmt.Fprintf(t, "training\t%s\n", m.Training)
+	fmt.Fprintf(t, "training\t%s\n", report.Printable(training.String()))
 	fmt.Fprintf(t, "\nCOLUMN\tTYPICAL\n")
 	for i, f := range m.Features {
 		note := ""
 		if err := features.Check(features.RowKind(m.Row), []string{f}); err != nil {
 			note = "\tnot computed by this build"
 		}
-		fmt.Fprintf(t, "%s\t%v%s\n", f, m.Typical[i], note)
+		fmt.Fprintf(t, "%s\t%v%s\n", report.Printable(f), m.Typical[i], note)
 	}
 	return t.Flush()
 }
@@ -248,7 +254,7 @@ func check(ctx context.Context, args []string, std stdio) (int, error) {
 	if err := s.CheckGolden(m.Golden); err != nil {
 		return 0, err
 	}
-	fmt.Fprintf(std.out, "%s %s: good. %d columns, %d golden rows score as trained, ONNX Runtime %s\n", m.Name, m.Version, len(m.Features), len(m.Golden.Rows), lib.Version)
+	fmt.Fprintf(std.out, "%s %s: good. %d columns, %d golden rows score as trained, ONNX Runtime %s\n", report.Printable(m.Name), report.Printable(m.Version), len(m.Features), len(m.Golden.Rows), lib.Version)
 	for _, batch := range []int{1, 16, 64} {
 		ns, err := timeRows(s, m, batch)
 		if err != nil {

@@ -62,7 +62,7 @@ func minisignTool(t *testing.T) func(stdin string, args ...string) string {
 func TestMinisign(t *testing.T) {
 	minisign := minisignTool(t)
 	model := write(t, "m.onnx", bundledModel(t, small))
-	m, err := onnx.Open(model)
+	m, err := onnx.Parse(bundledModel(t, small), small)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -198,6 +198,115 @@ func inGraph(t *testing.T, model, extra []byte) []byte {
 	return out
 }
 
+// withProperty returns a model with another value of a metadata property.
+func withProperty(t *testing.T, model []byte, key, value string) []byte {
+	t.Helper()
+	old := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), key)
+	var out []byte
+	for len(model) > 0 {
+		num, typ, n := protowire.ConsumeTag(model)
+		all := n + protowire.ConsumeFieldValue(num, typ, model[max(n, 0):])
+		if n < 0 || all < n {
+			t.Fatal("not a model")
+		}
+		if num == 14 && bytes.Contains(model[:all], old) {
+			entry := protowire.AppendString(protowire.AppendTag(slices.Clip(old), 2, protowire.BytesType), value)
+			out = protowire.AppendBytes(protowire.AppendTag(out, 14, protowire.BytesType), entry)
+		} else {
+			out = append(out, model[:all]...)
+		}
+		model = model[all:]
+	}
+	return out
+}
+
+// TestModelText checks that what a model says of itself does not reach the terminal as a command.
+func TestModelText(t *testing.T) {
+	needLibrary(t)
+	model := bundledModel(t, small)
+	const evil = "x\x1b]0;owned\a\u009b2J\nplant-7 1: good."
+	model = withProperty(t, model, "picket.name", evil)
+	model = withProperty(t, model, "picket.version", evil)
+	model = withProperty(t, model, "picket.training", "{\n  \"data\": \"x\u009b2J\x7f\"\n}")
+	check := good(t, "model", "check", write(t, "m.onnx", model))
+	m, err := onnx.Parse(model, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Features[0] = evil
+	var b strings.Builder
+	if err := showModel(m, false, stdio{out: &b}); err != nil {
+		t.Fatal(err)
+	}
+	show := b.String()
+	for verb, out := range map[string]string{"check": check, "show": show} {
+		if strings.ContainsAny(strings.ReplaceAll(out, "\n", ""), "\a\x1b\x7f\u009b") || !strings.HasPrefix(out, "x?]0;owned??2J?plant-7 1: good. x?]0;") {
+			t.Errorf("%s: %q", verb, out)
+		}
+	}
+	if lines := strings.Count(check, "\n"); lines != 5 {
+		t.Errorf("check: %d lines: %q", lines, check)
+	}
+	if !strings.Contains(show, `{"data":"x?2J?"}`+"\n") || strings.Count(show, "\n") != 9+len(m.Features) {
+		t.Errorf("show: %q", show)
+	}
+}
+
+// TestModelsPage trains, checks and runs the model of docs/models.md as the page tells, and compares what it tells.
+func TestModelsPage(t *testing.T) {
+	needLibrary(t)
+	python, err := filepath.Abs("../../build/venv/bin/python")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(python); err != nil {
+		t.Skipf("%v: make build/venv/done", err)
+	}
+	page, err := os.ReadFile("../../docs/models.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(begin string) string {
+		_, text, _ := strings.Cut(string(page), begin)
+		text, _, found := strings.Cut(text, "```\n")
+		if !found {
+			t.Fatalf("no block on the page that begins with %q", begin)
+		}
+		return text
+	}
+	library, err := onnx.FindLibrary("")
+	if err == nil {
+		library, err = filepath.Abs(library)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(onnx.EnvLibrary, library)
+	dir := t.TempDir()
+	for _, name := range []string{"scan.pcap.gz", "brute.pcap.gz", "benign.pcap.gz"} {
+		b, err := os.ReadFile("../../testdata/" + name)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	good(t, strings.Fields(block("```console\n$ picket "))...)
+	if out, err := exec.Command(python, "-c", block("```python\n")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	told, _, _ := strings.Cut(block("$ picket model check plant-7.onnx\n"), ", ONNX Runtime")
+	if out := good(t, "model", "check", "plant-7.onnx"); !strings.HasPrefix(out, told) {
+		t.Errorf("the page says %s\ncheck %s", told, out)
+	}
+	told = block("$ picket scan brute.pcap.gz --model plant-7.onnx --model-key plant.pub\n")
+	if _, out, stderr := picket(t, nil, "scan", "brute.pcap.gz", "--model", "plant-7.onnx"); out != told {
+		t.Errorf("the page says\n%s\nscan\n%s%s", told, out, stderr)
+	}
+}
+
 // TestVettingChild holds what becomes of a child that goes wrong.
 func TestVettingChild(t *testing.T) {
 	needLibrary(t)
@@ -382,8 +491,19 @@ func variant(model []byte, seed uint64) []byte {
 	return b
 }
 
+// mixed returns n rows whose values come from any of the golden rows.
+func mixed(g onnx.Golden, n int) (rows []float32) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for range n {
+		for column := range g.Rows[0] {
+			rows = append(rows, g.Rows[r.IntN(len(g.Rows))][column])
+		}
+	}
+	return rows
+}
+
 // TestVettingVariants damages models in many ways: none may end this process, and what loads scores the rows
-// that the undamaged model promises as it does.
+// that the undamaged model promises as it does. It counts what becomes of them for docs/models.md.
 func TestVettingVariants(t *testing.T) {
 	needLibrary(t)
 	n := uint64(500)
@@ -397,6 +517,7 @@ func TestVettingVariants(t *testing.T) {
 	names := []string{small, "nslkdd-xgboost"}
 	var good []*onnx.Model
 	var data [][]byte
+	var rows, want [][]float32
 	for _, name := range names {
 		data = append(data, bundledModel(t, name))
 		m, err := onnx.Parse(data[len(data)-1], name)
@@ -404,6 +525,16 @@ func TestVettingVariants(t *testing.T) {
 			t.Fatal(err)
 		}
 		good = append(good, m)
+		s, err := onnx.OpenSession(lib, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, scores := mixed(m.Golden, 2000), make([]float32, 2000)
+		if err := s.Score(x, scores); err != nil {
+			t.Error(err)
+		}
+		s.Close()
+		rows, want = append(rows, x), append(want, scores)
 	}
 	dir := t.TempDir()
 	var mu sync.Mutex
@@ -436,6 +567,13 @@ func TestVettingVariants(t *testing.T) {
 						if err := s.CheckGolden(good[which].Golden); err != nil {
 							t.Errorf("seed %d: %v", seed, err)
 						}
+						scores := make([]float32, len(want[which]))
+						if err := s.Score(rows[which], scores); err != nil {
+							t.Errorf("seed %d: %v", seed, err)
+						}
+						if !slices.Equal(scores, want[which]) {
+							what = "loaded, scores some rows otherwise"
+						}
 						s.Close()
 					}
 				}
@@ -451,7 +589,7 @@ func TestVettingVariants(t *testing.T) {
 	close(next)
 	work.Wait()
 	t.Log(counts)
-	if counts[small+" refused by the child"] == 0 || counts[small+" loaded"] == 0 {
+	if counts[small+" refused by the child"] == 0 || counts[small+" loaded"]+counts[small+" loaded, scores some rows otherwise"] == 0 {
 		t.Errorf("the variants are too tame or too wild: %v", counts)
 	}
 }

@@ -154,11 +154,11 @@ func (t *tensorProto) check() error {
 	want, got := int(elements)*size, t.typed
 	switch {
 	case t.raw != nil:
-		got += len(t.raw) + len(t.int64s)
+		got += len(t.raw) + t.ints
 	case t.typ != typeFloat && t.typ != 11:
-		got += len(t.int64s) * size
+		got += t.ints * size
 	default:
-		got += len(t.int64s)
+		got += t.ints
 	}
 	if got != want {
 		return fmt.Errorf("%d bytes of data, shape %v needs %d", got, t.dims, want)

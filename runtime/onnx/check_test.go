@@ -1,7 +1,11 @@
 package onnx
 
 import (
+	"maps"
+	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -128,9 +132,33 @@ func TestCheckAccepts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range shipped {
-		if _, err := Open(path); err != nil {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Parse(data, path); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// The page names the operators that a model may use.
+func TestOperatorsPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/models.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, found := strings.Cut(string(page), "\n## Operators\n")
+	list, _, _ = strings.Cut(list, "\n## ")
+	_, list, _ = strings.Cut(list, ":\n\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	var told []string
+	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(list, -1) {
+		told = append(told, m[1])
+	}
+	slices.Sort(told)
+	if allowed := slices.Sorted(maps.Keys(allowedOps)); !found || !slices.Equal(told, allowed) {
+		t.Errorf("the page names %q, allowed are %q", told, allowed)
 	}
 }
 
@@ -147,7 +175,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		n := len(m.Features)
-		if n == 0 || len(m.Typical) != n || len(m.Golden.Rows) == 0 || len(m.Golden.Rows) != len(m.Golden.Scores) || !(m.Threshold >= 0 && m.Threshold <= 1) {
+		if len(m.Name) > maxName || n == 0 || len(m.Typical) != n || len(m.Golden.Rows) == 0 || len(m.Golden.Rows) != len(m.Golden.Scores) || !(m.Threshold >= 0 && m.Threshold <= 1) {
 			t.Errorf("accepted %+v", m.Metadata)
 		}
 		for i, x := range m.Typical {

@@ -10,19 +10,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 )
 
-const maxFeatures = 4096
+const (
+	maxFeatures = 4096
+	maxName     = 200 // bytes of a name or a version: what a signature vouches for
+)
 
 // Metadata is what a model says of itself: the picket.* properties of the file.
 type Metadata struct {
-	Name     string
-	Version  string
+	Name     string // at most 200 bytes of anything: make it printable before a terminal sees it
+	Version  string // as Name
 	Contract int    // version of the set of properties: 1
 	Row      string // what a row describes: "connection" or "packet"
 
@@ -40,8 +41,8 @@ type Metadata struct {
 
 // Golden is rows with the scores that the trainer's own library gave them.
 type Golden struct {
-	Rows   [][]float32 `json:"rows"` // [rows][features], finite
-	Scores []float32   `json:"scores"`
+	Rows   [][]float32 `json:"rows"`   // [rows][features], finite
+	Scores []float32   `json:"scores"` // 0 to 1
 }
 
 // Model is a file that kept the contract and passed the structural check. It is immutable, keeps the
@@ -53,20 +54,6 @@ type Model struct {
 	input, output string // tensor names
 	column        bool   // the output is [N, 1], not [N]
 	alone         bool   // a row's score depends on its place in the batch
-}
-
-// Open reads and checks the model in a file. It needs no ONNX Runtime and runs nothing.
-func Open(path string) (*Model, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open model %s: %w", path, cause(err))
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("open model %s: %w", path, cause(err))
-	}
-	return Parse(data, path)
 }
 
 // Parse checks the bytes of a model, which it keeps: do not change them. The name is for errors.
@@ -140,16 +127,25 @@ func (m *Model) readMetadata(meta map[string]string) error {
 		}
 	}
 	object := func(key string) json.RawMessage {
-		var fields map[string]json.RawMessage
-		decode(key, "a JSON object", &fields)
-		return json.RawMessage(meta["picket."+key])
+		v := text(key)
+		if v != "" && (!json.Valid([]byte(v)) || !strings.HasPrefix(strings.TrimLeft(v, " \t\r\n"), "{")) {
+			bad(key, "is not a JSON object")
+		}
+		return json.RawMessage(v)
+	}
+	short := func(key string) string {
+		v := text(key)
+		if len(v) > maxName {
+			bad(key, "has %d bytes, more than %d", len(v), maxName)
+		}
+		return v
 	}
 
 	if v := text("contract"); v != "" && v != "1" {
 		return fmt.Errorf("its contract is version %.20q, this build knows version 1: update picket", v)
 	}
 	m.Contract = 1
-	m.Name, m.Version = text("name"), text("version")
+	m.Name, m.Version = short("name"), short("version")
 	m.input, m.output = text("input"), text("score")
 	if m.Row = text("row"); m.Row != "" && m.Row != "connection" && m.Row != "packet" {
 		bad("row", "is %.20q, not connection or packet", m.Row)
@@ -186,6 +182,12 @@ func (m *Model) readMetadata(meta map[string]string) error {
 	for i, row := range m.Golden.Rows {
 		if len(row) != len(m.Features) {
 			bad("golden", "row %d has %d values for %d features", i+1, len(row), len(m.Features))
+			break
+		}
+	}
+	for i, score := range m.Golden.Scores {
+		if !(score >= 0 && score <= 1) {
+			bad("golden", "row %d scores %v, not 0 to 1: end the graph with a Sigmoid or a Clip and take its scores", i+1, score)
 			break
 		}
 	}

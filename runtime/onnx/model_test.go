@@ -2,8 +2,8 @@ package onnx
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -42,11 +42,7 @@ func refused(t *testing.T, data []byte, want string) {
 
 func TestParse(t *testing.T) {
 	data := fakeTrees(newForest(3, 2, features, 1), features).bytes()
-	path := filepath.Join(t.TempDir(), "fake.onnx")
-	if err := os.WriteFile(path, data, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	m, err := Open(path)
+	m, err := Parse(data, "fake")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,16 +60,6 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestOpenMissing(t *testing.T) {
-	_, err := Open("no-such.onnx")
-	if want := "open model no-such.onnx: no such file or directory"; err == nil || err.Error() != want {
-		t.Errorf("error %v, want %q", err, want)
-	}
-	if _, err := Open(t.TempDir()); err == nil {
-		t.Error("a folder was accepted")
-	}
-}
-
 func TestContract(t *testing.T) {
 	for _, c := range []struct{ key, value, want string }{
 		{"features", "", `picket.features is empty`},
@@ -86,7 +72,9 @@ func TestContract(t *testing.T) {
 		{"contract", "2", "update picket"},
 		{"contract", "-", "picket.contract is missing"},
 		{"name", "-", "picket.name is missing"},
+		{"name", strings.Repeat("x", 201), "picket.name has 201 bytes, more than 200"},
 		{"version", "-", "picket.version is missing"},
+		{"version", strings.Repeat("x", 201), "picket.version has 201 bytes, more than 200"},
 		{"row", "-", "picket.row is missing"},
 		{"row", "flow", `picket.row is "flow", not connection or packet`},
 		{"input", "-", "picket.input is missing"},
@@ -103,13 +91,17 @@ func TestContract(t *testing.T) {
 		{"typical", "[0,0,0,0,null]", "picket.typical is not a JSON array of numbers"},
 		{"calibration", "-", "picket.calibration is missing"},
 		{"calibration", "[1]", "picket.calibration is not a JSON object"},
+		{"calibration", "null", "picket.calibration is not a JSON object"},
 		{"training", "-", "picket.training is missing"},
+		{"training", `{"data"}`, "picket.training is not a JSON object"},
 		{"golden", "-", "picket.golden is missing"},
 		{"golden", `{"rows":[],"scores":[]}`, "picket.golden has 0 rows and 0 scores"},
 		{"golden", `{"rows":[[1,2,3,4,5]],"scores":[]}`, "picket.golden has 1 rows and 0 scores"},
 		{"golden", `{"rows":[[1,2,3,4]],"scores":[0.5]}`, "picket.golden row 1 has 4 values for 5 features"},
+		{"golden", `{"rows":[[1,2,3,4,5]],"scores":[2]}`, "picket.golden row 1 scores 2, not 0 to 1: end the graph with a Sigmoid or a Clip"},
+		{"golden", `{"rows":[[1,2,3,4,5]],"scores":[-0.5]}`, "picket.golden row 1 scores -0.5, not 0 to 1"},
 	} {
-		t.Run(c.key+"="+c.value, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s=%.40s", c.key, c.value), func(t *testing.T) {
 			f := fakeTrees(newForest(1, 1, features, 1), features)
 			f.meta["picket."+c.key] = c.value
 			if c.value == "-" {
@@ -124,6 +116,99 @@ func TestContract(t *testing.T) {
 		f.meta["picket.threshold"] = "2"
 		refused(t, f.bytes(), `picket.name is missing; picket.threshold is "2"`)
 	})
+}
+
+// Metadata may not make who reads it take much memory: it is read before a child process tries the model.
+func TestMetadataBounds(t *testing.T) {
+	long := func(before, part, after string, size int) string {
+		return before + strings.Repeat(part, (size-len(before)-len(after))/len(part)) + after
+	}
+	for name, c := range map[string]struct {
+		key  string
+		text func(size int) string
+	}{
+		"golden":   {"golden", func(n int) string { return long(`{"rows":[[]`, `,[]`, `],"scores":[1]}`, n) }},
+		"features": {"features", func(n int) string { return long(`[""`, `,""`, `]`, n) }},
+		"typical":  {"typical", func(n int) string { return long(`[0`, `,0`, `]`, n) }},
+		"training": {"training", func(n int) string {
+			var b strings.Builder
+			for i := 0; b.Len() < n-20; i++ {
+				fmt.Fprintf(&b, `,"%x":0`, i)
+			}
+			return "{" + b.String()[1:] + "}"
+		}},
+		"unknown": {"more", func(n int) string { return strings.Repeat("x", n) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := fakeTrees(newForest(1, 1, features, 1), features)
+			f.meta["picket."+c.key] = c.text(6 << 20)
+			data := f.bytes()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			refused(t, data, `metadata property "picket.`+c.key+`" has 6291`)
+			runtime.ReadMemStats(&after)
+			if took := after.TotalAlloc - before.TotalAlloc; took > 1<<20 {
+				t.Errorf("%d bytes were allocated for a property that is too long", took)
+			}
+			f.meta["picket."+c.key] = c.text(maxProperty - 100) // may be wrong, but is read
+			data = f.bytes()
+			runtime.ReadMemStats(&before)
+			Parse(data, "fake")
+			runtime.ReadMemStats(&after)
+			took := after.TotalAlloc - before.TotalAlloc
+			t.Logf("1 MiB takes %.1f", float64(took)/(1<<20))
+			if took > 64<<20 {
+				t.Errorf("%d bytes were allocated for 1 MiB", took)
+			}
+		})
+	}
+	t.Run("sum", func(t *testing.T) {
+		f := fakeTrees(newForest(1, 1, features, 1), features)
+		for i := range 4 {
+			f.meta[fmt.Sprintf("picket.x%d", i)] = strings.Repeat("x", maxProperty)
+		}
+		refused(t, f.bytes(), `metadata property "picket.x3" brings those of picket.* to more than 4 MiB`)
+	})
+	t.Run("others", func(t *testing.T) { // are nobody's business
+		f := fakeTrees(newForest(1, 1, features, 1), features)
+		f.meta["notes"] = strings.Repeat("x", 5<<20)
+		accepted(t, f)
+	})
+}
+
+// Nor may a graph: a few octets of it may become large structures.
+func TestGraphBounds(t *testing.T) {
+	for name, extra := range map[string][]byte{
+		"attributes": bytes.Repeat(pbBytes(1, bytes.Repeat(pbBytes(5, nil), maxAttrs)), 5000),
+		"inputs":     bytes.Repeat(pbBytes(1, bytes.Repeat(pbBytes(1, nil), maxEdges)), 2500),
+		"integers":   bytes.Repeat(pbBytes(1, pbBytes(5, pbBytes(8, make([]byte, 1<<20)))), 5),
+		"strings":    bytes.Repeat(pbBytes(1, pbBytes(5, bytes.Repeat(pbBytes(9, nil), 1<<20))), 3),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := fakeTrees(newForest(1, 1, features, 1), features)
+			f.graphExtra = extra
+			data := f.bytes()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			refused(t, data, " MiB of memory, more than 32")
+			runtime.ReadMemStats(&after)
+			if took := after.TotalAlloc - before.TotalAlloc; took > 1<<20 {
+				t.Errorf("%d bytes were allocated", took)
+			}
+		})
+	}
+	f := fakeTrees(newForest(1, 1, features, 1), features)
+	f.initializers = append(f.initializers, join(pbString(8, "w"), pbInt(2, typeInt64), pbInt(1, 8<<20), pbBytes(7, make([]byte, 8<<20))))
+	data := f.bytes()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := Parse(data, "fake"); err != nil {
+		t.Error(err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 1<<20 {
+		t.Errorf("%d bytes were allocated for a tensor of integers", took)
+	}
 }
 
 func TestTensors(t *testing.T) {
@@ -160,6 +245,15 @@ func TestWire(t *testing.T) {
 	refused(t, append(bytes.Clone(good), protowire.AppendTag(nil, 99, protowire.StartGroupType)...), errWire.Error())
 	refused(t, append(bytes.Clone(good), pbBytes(14, pbString(1, "picket.name"))...), "occurs twice")
 	refused(t, make([]byte, maxFile+1), "larger than 64 MiB")
+
+	for _, integers := range [][]byte{{0x80}, bytes.Repeat([]byte{0xff}, 11)} {
+		f := fakeTrees(newForest(1, 1, features, 1), features)
+		f.initializers = append(f.initializers, pbBytes(7, integers))
+		refused(t, f.bytes(), errWire.Error())
+	}
+	f := fakeTrees(newForest(1, 1, features, 1), features)
+	f.initializers = append(f.initializers, protowire.AppendFixed32(protowire.AppendTag(nil, 7, protowire.Fixed32Type), 1))
+	refused(t, f.bytes(), errWire.Error())
 
 	many := bytes.Repeat(pbBytes(1, nil), maxNodes+1)
 	refused(t, pbBytes(7, many), "more than 10000 entries")

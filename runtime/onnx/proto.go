@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -21,6 +22,11 @@ const (
 	maxEdges   = 1_000    // inputs or outputs of an operator or a graph
 	maxEntries = 4 << 20  // entries of one attribute
 	maxRank    = 8
+	maxGraph   = 32 << 20 // bytes of memory that the operators take: 350,000 nodes of trees
+
+	// JSON may take thirty times its octets when it is read. The golden rows of the bundled models have up to 8,535.
+	maxProperty   = 1 << 20 // bytes of a picket.* property
+	maxProperties = 4 << 20 // bytes of all of them
 )
 
 // ONNX type numbers: TensorProto.DataType and AttributeProto.AttributeType.
@@ -39,7 +45,8 @@ const (
 
 type modelProto struct {
 	opsets   map[string]int64
-	metadata map[string]string
+	metadata map[string]string // what is not picket.* is empty
+	held     int               // bytes of the values in metadata
 	graph    *graphProto
 }
 
@@ -73,7 +80,7 @@ type tensorProto struct {
 	dims     []int64
 	raw      []byte // nil unless the data is raw
 	typed    int    // entries or, of float and double, bytes in the typed fields
-	int64s   []int64
+	ints     int    // entries in the fields of integers
 	external bool
 }
 
@@ -205,6 +212,24 @@ func tooLong(n, limit int) error {
 	return nil
 }
 
+// varints counts the entries of a repeated field of integers, packed or not.
+func (v field) varints() (n int, err error) {
+	switch v.typ {
+	case protowire.VarintType:
+		return 1, nil
+	case protowire.BytesType:
+		for b := v.b; len(b) > 0; n++ {
+			_, size := protowire.ConsumeVarint(b)
+			if size < 0 {
+				return n, errWire
+			}
+			b = b[size:]
+		}
+		return n, nil
+	}
+	return 0, errWire
+}
+
 // sub parses a message that may occur once into a new *dst.
 func sub[T any](v field, dst **T, parse func([]byte, *T) error) error {
 	b, err := v.bytes()
@@ -280,18 +305,28 @@ func (m *modelProto) parseOpset(b []byte) error {
 }
 
 func (m *modelProto) parseProperty(b []byte) error {
-	var key, value string
-	err := eachField(b, func(v field) error {
+	var key string
+	var value []byte
+	err := eachField(b, func(v field) (err error) {
 		switch v.num {
 		case 1:
 			return v.string(&key)
 		case 2:
-			return v.string(&value)
+			value, err = v.bytes()
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return err
+	}
+	if !strings.HasPrefix(key, "picket.") {
+		value = nil
+	}
+	if n := len(value); n > maxProperty {
+		return fmt.Errorf("metadata property %.40q has %d bytes, more than %d MiB", key, n, maxProperty>>20)
+	}
+	if m.held += len(value); m.held > maxProperties {
+		return fmt.Errorf("metadata property %.40q brings those of picket.* to more than %d MiB", key, maxProperties>>20)
 	}
 	if _, ok := m.metadata[key]; ok {
 		return fmt.Errorf("metadata property %.40q occurs twice", key)
@@ -299,11 +334,47 @@ func (m *modelProto) parseProperty(b []byte) error {
 	if len(m.metadata) >= maxNodes {
 		return fmt.Errorf("more than %d metadata properties", maxNodes)
 	}
-	m.metadata[key] = value
+	m.metadata[key] = string(value)
 	return nil
 }
 
+// memory is about what the operators of a graph take when they are parsed, in bytes: two octets of a file may become
+// an attribute of 128.
+func memory(graph []byte) (n int) {
+	eachField(graph, func(v field) error {
+		if v.num != 1 {
+			return nil
+		}
+		n += 128
+		return eachField(v.b, func(v field) error {
+			n += 16
+			if v.num != 5 {
+				return nil
+			}
+			n += 128
+			return eachField(v.b, func(v field) error {
+				switch v.num {
+				case 5:
+					n += 128
+				case 7:
+					n += max(4, len(v.b))
+				case 8:
+					k, _ := v.varints() // what is wrong with them the parse says
+					n += 8 * k
+				case 9:
+					n += 16
+				}
+				return nil
+			})
+		})
+	})
+	return n
+}
+
 func parseGraph(b []byte, g *graphProto) error {
+	if n := memory(b); n > maxGraph {
+		return fmt.Errorf("its operators would take %d MiB of memory, more than %d", n>>20, maxGraph>>20)
+	}
 	return eachField(b, func(v field) error {
 		switch v.num {
 		case 1:
@@ -392,7 +463,9 @@ func parseTensor(b []byte, t *tensorProto) error {
 			}
 			return nil
 		case 5, 7, 11: // int32_data, int64_data, uint64_data
-			return v.int64s(&t.int64s, maxEntries)
+			n, err := v.varints()
+			t.ints += n
+			return err
 		case 6:
 			return errors.New("tensors of strings are not allowed")
 		case 8:

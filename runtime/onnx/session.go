@@ -162,20 +162,26 @@ func (s *Session) score(rows, scores []float32) error {
 	return nil
 }
 
-// CheckGolden scores the golden rows and names the first whose score is not the trainer's: within 1e-6, or 1e-5 of
-// its value.
+// CheckGolden scores the golden rows and names the first whose score is outside 0..1 or, if there is none, is not the
+// trainer's: within 1e-6, or 1e-5 of its value.
 func (s *Session) CheckGolden(g Golden) error {
 	score := make([]float32, 1)
+	var differs error
 	for i, row := range g.Rows {
+		before := s.BadScores
 		if err := s.Score(row, score); err != nil {
 			return err
 		}
+		if s.BadScores > before {
+			return fmt.Errorf("model %s, golden row %d: the graph's score is %v, not 0 to 1: end the graph with a Sigmoid or a Clip",
+				s.name, i+1, s.out[0])
+		}
 		got, want := float64(score[0]), float64(g.Scores[i])
-		if d := math.Abs(got - want); !(d <= max(1e-6, 1e-5*want)) {
-			return fmt.Errorf("model %s, golden row %d: scores %.7f here, %.7f where it was trained", s.name, i+1, got, want)
+		if d := math.Abs(got - want); differs == nil && !(d <= max(1e-6, 1e-5*want)) {
+			differs = fmt.Errorf("model %s, golden row %d: scores %.7f here, %.7f where it was trained", s.name, i+1, got, want)
 		}
 	}
-	return nil
+	return differs
 }
 
 // Close frees the session. It is safe twice.

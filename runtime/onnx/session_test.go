@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -96,10 +97,14 @@ func TestScoreSameBits(t *testing.T) {
 }
 
 func shipped(t testing.TB) *Model {
-	m, err := Open("../../models/nslkdd-xgboost.onnx")
+	data, err := os.ReadFile("../../models/nslkdd-xgboost.onnx")
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Parse(data, "nslkdd-xgboost")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,6 +193,23 @@ func TestCheckGolden(t *testing.T) {
 	if m := shipped(t); m != nil {
 		if err := testSession(t, m).CheckGolden(m.Golden); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// The first model of many has no Sigmoid: its scores are what the trees add up to.
+func TestCheckGoldenWithoutSigmoid(t *testing.T) {
+	f := fakeTrees(newForest(1, 0, features, 1), features)
+	f.nodes = [][]byte{node("", "Gather", []string{"input", "columns"}, []string{"score"}, attr("axis", 1))}
+	f.initializers = [][]byte{tensor("columns", typeInt64, make([]byte, 8), 1)}
+	m := accepted(t, f)
+	s := testSession(t, m)
+	row := func(x float32) []float32 { return []float32{x, 0, 0, 0, 0} }
+	for _, x := range []float32{2, -0.5} {
+		err := s.CheckGolden(Golden{Rows: [][]float32{row(0.25), row(x)}, Scores: []float32{0.75, 0}})
+		want := fmt.Sprintf("model fake, golden row 2: the graph's score is %v, not 0 to 1: end the graph with a Sigmoid", x)
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
 		}
 	}
 }
