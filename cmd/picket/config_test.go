@@ -417,6 +417,24 @@ func TestConfigPage(t *testing.T) {
 	golden(t, "../docs/config.md", []byte(head+"```toml\n"+sample+"```\n"))
 }
 
+// TestConfigPageMistakes checks that docs/config.md shows what run says of such a file.
+func TestConfigPageMistakes(t *testing.T) {
+	page, err := os.ReadFile("../../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	const file = "max-conections = 10_000\nmqtt-keepalive = 60\nhomeassistant = \"yes\"\n\n" +
+		"[[suppress]]\nreason = \"x\"\nuntil = 2027-12-31T00:00:00\nsource = \"10.0.0.5\"\nfilter = \"tcp\"\n"
+	if err := os.WriteFile("picket.toml", []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := picket(t, nil, "run", "--config", "picket.toml")
+	if code != exitError || strings.Count(stderr, "\n") != 5 || !strings.Contains(string(page), "```\n"+stderr+"```\n") {
+		t.Errorf("exit %d, not on the page:\n%s", code, stderr)
+	}
+}
+
 func FuzzConfig(f *testing.F) {
 	var sample bytes.Buffer
 	if err := writeSample(&sample, gatewayFlags(f)); err != nil {

@@ -113,6 +113,13 @@ func (w *worker) post(fn func()) {
 	}
 }
 
+// end says that w's goroutine is done. What was posted before is answered here, later
+// questions by who asks: each is, whatever the order.
+func (w *worker) end() {
+	close(w.ended)
+	w.answer()
+}
+
 // do posts fn and waits for it, until ctx ends: false, and what fn would have set must
 // not be looked at.
 func (w *worker) do(ctx context.Context, fn func()) bool {
@@ -148,7 +155,7 @@ func (d *daemon) start() {
 
 // work detects until the capture is closed.
 func (d *daemon) work(w *worker) {
-	defer close(w.ended)
+	defer w.end()
 	err := w.detector.Run(context.Background(), w)
 	if errors.Is(err, fs.ErrClosed) {
 		err = nil
@@ -216,8 +223,8 @@ func (d *daemon) lookout() {
 			for _, s := range w.Live.Stats() {
 				dropped += s.Dropped
 				why := ""
-				if !s.Up {
-					why = fmt.Sprint(s.Away)
+				if !s.Up && s.Away != nil { // else it is closed
+					why = s.Away.Error()
 				}
 				if n > 0 || away[s.Name] == why {
 					continue
@@ -417,9 +424,6 @@ func (d *daemon) session() mqtt.Config {
 		own.lives = append(own.lives, w.Live)
 	}
 	c.OnConnect, c.Logger = own.leaveOut, d.log
-	if r.assistant {
-		c.HomeAssistant = &mqtt.HomeAssistant{Prefix: r.assistantAt, Version: version, Health: sensors}
-	}
 	return c
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/picket-ids/picket/capture"
 	"github.com/picket-ids/picket/features"
+	"github.com/picket-ids/picket/runtime/detect"
+	"github.com/picket-ids/picket/runtime/report"
 )
 
 // extraction is what the flags of extract ask for.
@@ -33,7 +36,7 @@ func extract(ctx context.Context, args []string, std stdio) (int, error) {
 	fs.StringVar(&x.row, "row", string(features.ConnectionRow), "what a row is of: connection or packet")
 	names := fs.StringSlice("features", nil, "columns to write, by name (empty: all of the groups)")
 	groups := fs.StringSlice("group", nil, "groups to write (empty: all)")
-	fs.BoolVarP(&x.quiet, "quiet", "q", false, "show no progress")
+	fs.BoolVarP(&x.quiet, "quiet", "q", false, "show no progress, only warnings and errors")
 	x.track.addFlags(fs)
 	if err := parse(fs, args); err != nil {
 		return 0, err
@@ -94,8 +97,8 @@ func chooseColumns(row features.RowKind, names, groups []string) ([]string, erro
 }
 
 // writeFile lets write fill the file at path, which changes only when all of it is
-// there. What is no regular file, a device or a pipe, is written as it goes. None of
-// the inputs may be the file itself.
+// there. Its mode stays, a new one's is what the umask leaves. What is no regular file,
+// a device or a pipe, is written as it goes. None of the inputs may be the file itself.
 func writeFile(path string, inputs []string, write func(io.Writer) error) error {
 	if path == "" {
 		return errors.New("no name for the output: give a file, or - for standard output")
@@ -121,15 +124,23 @@ func writeFile(path string, inputs []string, write func(io.Writer) error) error 
 			return errors.Join(write(f), f.Close())
 		}
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".picket-*")
+	mode := os.FileMode(0o666)
+	if info != nil {
+		mode = info.Mode().Perm()
+	}
+	name := filepath.Join(filepath.Dir(path), fmt.Sprintf(".picket-%x", rand.Uint64()))
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer os.Remove(f.Name())
-	if err := errors.Join(write(f), f.Chmod(0o644), f.Close()); err != nil {
+	defer os.Remove(name)
+	if info != nil {
+		err = f.Chmod(mode) // what the umask took of the old one's
+	}
+	if err := errors.Join(err, write(f), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return os.Rename(name, path)
 }
 
 // run writes the rows that scan would judge of all captures, each as if it were alone.
@@ -149,10 +160,13 @@ func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 	}
 	for _, name = range x.captures {
 		var decoder capture.Decoder
+		var stats detect.Stats
 		err := readCaptures(ctx, []string{name}, std, x.quiet, func(src capture.Source) error {
-			return capture.Read(ctx, src, &decoder, func(_ *capture.Frame, p *capture.Packet, o capture.Outcome) error {
-				if o.HasPacket() {
+			return capture.Read(ctx, src, &decoder, func(f *capture.Frame, p *capture.Packet, o capture.Outcome) error {
+				if stats.Frames++; o.HasPacket() {
 					t.Add(p)
+				} else if o == capture.UnsupportedLink {
+					stats.Links = append(stats.Links[:0], f.Link)
 				}
 				return writeErr
 			}, nil)
@@ -160,6 +174,13 @@ func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 		t.Flush()
 		if err = errors.Join(err, writeErr); err != nil {
 			return err
+		}
+		stats.Outcomes = decoder.Counts
+		switch err := decodable(&stats, nil, "", false); {
+		case err == errNoPackets: // no rows is what there is to write
+			fmt.Fprintf(std.err, "picket: warning: %s holds no packets\n", report.Printable(name))
+		case err != nil:
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil

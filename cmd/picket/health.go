@@ -46,6 +46,7 @@ type rowHealth struct {
 	Connections uint64   `json:"connections"` // begun
 	Open        int      `json:"open"`        // connections now
 	Evicted     uint64   `json:"evicted"`     // connections judged early, as too many were open
+	Forgotten   uint64   `json:"forgotten"`   // sources, victims, pairs and domains whose past was lost, as too many were met
 	Judged      uint64   `json:"judged"`
 	Anomalous   uint64   `json:"anomalous"`
 	Suppressed  []uint64 `json:"suppressed"` // by each suppression of the config
@@ -105,7 +106,7 @@ func (d *daemon) measure() *health {
 		for k, s := range w.Live.Stats() {
 			if n == 0 {
 				h.Interfaces = append(h.Interfaces, ifaceHealth{Name: s.Name, Up: s.Up})
-				if !s.Up {
+				if !s.Up && s.Away != nil {
 					h.Problems = append(h.Problems, fmt.Sprintf("interface %s is away: %v", s.Name, s.Away))
 				}
 			}
@@ -161,6 +162,7 @@ func (h *health) add(s *detect.Stats) {
 	r.Connections += s.Tracker.Connections
 	r.Open += s.Open
 	r.Evicted += s.Tracker.Evicted
+	r.Forgotten += s.Tracker.Forgotten + s.Packets.Evicted
 	r.Judged += s.Judged
 	r.Anomalous += s.Anomalous
 	h.Incidents.Total, h.Incidents.Early = s.Incidents, s.Early // of the common table
@@ -226,6 +228,7 @@ func (d *daemon) metrics() ([]metrics.Metric, []string) {
 	counter("connections_total", "Connections begun.", h.Rows.Connections)
 	gauge("connections_open", "Connections tracked now.", float64(h.Rows.Open))
 	counter("connections_evicted_total", "Connections judged early, as too many were open.", h.Rows.Evicted)
+	counter("hosts_forgotten_total", "Sources, victims, pairs of both and domains whose past was lost, as too many were met; above 7 a second it may be that of the last 10 minutes.", h.Rows.Forgotten)
 	counter("rows_judged_total", "Rows scored.", h.Rows.Judged)
 	counter("rows_anomalous_total", "Rows at or above the threshold that no suppression hid.", h.Rows.Anomalous)
 	for k, n := range h.Rows.Suppressed {

@@ -87,7 +87,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			return exitNothing
 		}
 		if err != nil {
-			fmt.Fprintf(stderr, "picket: %s\n", oneLine(err))
+			for _, line := range mistakes(err) {
+				fmt.Fprintf(stderr, "picket: %s\n", line)
+			}
 			return exitError
 		}
 		return code
@@ -101,7 +103,23 @@ func usage(w io.Writer) {
 	for _, v := range verbs {
 		fmt.Fprintf(w, "  picket %-8s %-20s %s\n", v.name, v.args, v.does)
 	}
-	fmt.Fprintf(w, "\nEach verb explains its flags with --help. Exit codes of scan: 0 nothing anomalous,\n1 anomalies, 2 error.\n")
+	fmt.Fprintf(w, "\nEach verb explains its flags with --help. Exit codes of scan: 0 nothing anomalous,\n1 anomalies, 2 error, or no packet to judge.\n")
+}
+
+// mistakes returns a line for each of the errors that were joined, each once.
+func mistakes(err error) (lines []string) {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || fmt.Sprint(errors.Join(joined.Unwrap()...)) != err.Error() { // as fmt.Errorf's with two
+		return []string{oneLine(err)}
+	}
+	for _, e := range joined.Unwrap() {
+		for _, line := range mistakes(e) {
+			if !slices.Contains(lines, line) {
+				lines = append(lines, line)
+			}
+		}
+	}
+	return lines
 }
 
 // oneLine writes joined errors in one line.

@@ -6,12 +6,14 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -19,7 +21,9 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/picket-ids/picket/models"
+	"github.com/picket-ids/picket/runtime/detect"
 	"github.com/picket-ids/picket/runtime/onnx"
+	"github.com/picket-ids/picket/runtime/report"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -116,6 +120,8 @@ func TestErrors(t *testing.T) {
 		{"not a capture", []string{"scan", write(t, "notes.txt", []byte("these are not packets, nor were they ever"))}, "pcapng"},
 		{"no packets", []string{"scan", write(t, "none.pcap", pcap(1))}, "holds no packets"},
 		{"unsupported link type", []string{"scan", write(t, "wifi.pcap", oneFrame)}, "IEEE802_11 (105)"},
+		{"unsupported link type of rows", []string{"extract", "-o", filepath.Join(t.TempDir(), "rows.csv"), write(t, "wifi.pcap", oneFrame)}, "IEEE802_11 (105)"},
+		{"a filter that matches nothing", []string{"scan", "-f", "udp port 9999", good}, `no packet that matches the filter "udp port 9999"`},
 		{"missing model", []string{"scan", "--model", "gone.onnx", good}, "gone.onnx"},
 		{"missing model names the bundled", []string{"scan", "--model", "gone.onnx", good}, "nslkdd-xgboost"},
 		{"garbage for a model", []string{"scan", "--model", write(t, "bad.onnx", scanPcap[:4096]), good}, "bad.onnx"},
@@ -141,10 +147,28 @@ func TestErrors(t *testing.T) {
 			if tt.args != nil && strings.Count(stderr, "\n") != 1 {
 				t.Errorf("standard error is not one line: %q", stderr)
 			}
+			if tt.args != nil && tt.args[0] == "scan" && stdout != "" {
+				t.Errorf("standard output: %q", stdout)
+			}
 			if strings.Contains(stdout+stderr, "goroutine ") {
 				t.Errorf("a stack trace:\n%s%s", stdout, stderr)
 			}
 		})
+	}
+}
+
+// TestUnjudged checks that a capture of which nothing was judged is not called clean.
+func TestUnjudged(t *testing.T) {
+	needLibrary(t)
+	page := filepath.Join(t.TempDir(), "report.html")
+	wifi := write(t, "wifi.pcap", append(pcap(105), 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 1, 2, 3, 4))
+	code, stdout, _ := picket(t, nil, "scan", "--report", page, wifi)
+	if _, err := os.Stat(page); code != exitError || stdout != "" || err == nil {
+		t.Errorf("exit %d, page: %v\n%s", code, err, stdout)
+	}
+	code, stdout, stderr := picket(t, nil, "extract", "-q", "--features", "count", write(t, "none.pcap", pcap(1)))
+	if code != exitNothing || strings.Count(stdout, "\n") != 1 || !strings.Contains(stderr, "none.pcap holds no packets") {
+		t.Errorf("no packets: exit %d\n%s%s", code, stdout, stderr)
 	}
 }
 
@@ -323,6 +347,53 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// TestReportWorst checks that of too many incidents the worst are listed, and that table
+// and page say how many are not.
+func TestReportWorst(t *testing.T) {
+	const n = 2*maxListed + 600
+	var o outlets
+	for k := range n {
+		e := &detect.Event{}
+		if err := json.Unmarshal([]byte(`{"source": {}, "destination": {}}`), e); err != nil {
+			t.Fatal(err)
+		}
+		e.Picket.Phase, e.Picket.Score = detect.PhaseEnd, float64(k*7919%n)/n
+		o.emit(t.Context(), e)
+	}
+	listed := o.worst()
+	for _, e := range listed {
+		if len(listed) != maxListed || e.Picket.Score < float64(n-maxListed)/n {
+			t.Fatalf("%d listed, score %v among them", len(listed), e.Picket.Score)
+		}
+	}
+	r := report.Scan{Name: "many", Stats: detect.Stats{Incidents: n, First: 1_700_000_000e9, Last: 1_700_000_000e9 + 72*int64(time.Hour)}, Incidents: listed}
+	var table, page strings.Builder
+	if err := errors.Join(r.Write(&table, 0), r.HTML(&page)); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{table.String(), page.String()} {
+		if !strings.Contains(s, "and 1,600 more, none of them worse") {
+			t.Error("the rest is not told of")
+		}
+	}
+	if !strings.Contains(page.String(), ">2023-11-16 10:13:20</text>") {
+		t.Error("the axis of three days has no dates")
+	}
+}
+
+// TestProgressLine checks that a line is shorter than the terminal, whatever the name.
+func TestProgressLine(t *testing.T) {
+	for _, columns := range []int{0, 1, 10, 40, 80} {
+		var b strings.Builder
+		p := progress{w: &b, name: strings.Repeat("ü", 75) + ".pcap"}
+		p.line(": 12 %, 4096 packets", columns)
+		line := strings.TrimPrefix(b.String(), "\r\x1b[K")
+		if n := utf8.RuneCountInString(line); n != max(columns-1, 0) || columns > 30 && !strings.HasSuffix(line, "…: 12 %, 4096 packets") {
+			t.Errorf("%d columns: %d, %q", columns, n, line)
+		}
+	}
+}
+
 // TestFilter checks that -f judges what tcpdump would show.
 func TestFilter(t *testing.T) {
 	needLibrary(t)
@@ -448,7 +519,7 @@ func TestOutputs(t *testing.T) {
 	for _, tt := range []struct{ out, want string }{
 		{in, "also an input"}, {dir, "is a directory"}, {"", "no name"}, {link, ""}, {"/dev/null", ""},
 	} {
-		code, _, stderr := picket(t, nil, "extract", "-q", in, "-o", tt.out)
+		code, _, stderr := picket(t, nil, "extract", "-q", "--features", "count", in, "-o", tt.out)
 		if tt.want == "" && code != exitNothing || !strings.Contains(stderr, tt.want) {
 			t.Errorf("-o %q: exit %d, %s", tt.out, code, stderr)
 		}
@@ -458,6 +529,18 @@ func TestOutputs(t *testing.T) {
 	}
 	if st, err := os.Stat("/dev/null"); err != nil || st.Mode()&os.ModeCharDevice == 0 {
 		t.Error("a device was replaced")
+	}
+	if st, err := os.Stat(target); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v; the mode of a file that was there is now %v", err, st.Mode())
+	}
+	for umask, want := range map[int]os.FileMode{0o077: 0o600, 0o022: 0o644, 0o002: 0o664} {
+		before := syscall.Umask(umask)
+		fresh := filepath.Join(dir, fmt.Sprintf("%o.csv", umask))
+		picket(t, nil, "extract", "-q", "--features", "count", in, "-o", fresh)
+		syscall.Umask(before)
+		if st, err := os.Stat(fresh); err != nil || st.Mode().Perm() != want {
+			t.Errorf("umask %03o: %v, %v", umask, st.Mode(), err)
+		}
 	}
 	if b, err := os.ReadFile(target); err != nil || !bytes.HasPrefix(b, []byte("capture,")) {
 		t.Error("nothing was written through the link")

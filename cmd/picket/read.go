@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -25,13 +26,12 @@ func readCaptures(ctx context.Context, names []string, std stdio, quiet bool, ta
 		return errNoCapture
 	}
 	show := !quiet && terminal(std.err) > 0
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // of a pipe that is not read to its end
 	for _, name := range names {
-		var f *capture.File
-		var err error
-		if name == "-" {
-			f, err = capture.NewFile(std.in, "standard input")
-		} else {
-			f, err = capture.OpenFile(name)
+		f, err := openCapture(ctx, name, std)
+		if errors.Is(err, context.Canceled) {
+			return fmt.Errorf("interrupted while reading %s", name)
 		}
 		if err != nil {
 			return err
@@ -58,6 +58,34 @@ func readCaptures(ctx context.Context, names []string, std stdio, quiet bool, ta
 	return nil
 }
 
+// openCapture opens a capture. Where a read, or opening it, may wait for ever, as of a
+// pipe, another goroutine does, and what waits for that ends with ctx.
+func openCapture(ctx context.Context, name string, std stdio) (*capture.File, error) {
+	open := func() (io.ReadCloser, error) { return os.Open(name) }
+	if name == "-" {
+		name = "standard input"
+		if f, ok := std.in.(*os.File); ok && regular(f.Stat()) {
+			return capture.NewFile(f, name)
+		}
+		open = func() (io.ReadCloser, error) { return io.NopCloser(std.in), nil }
+	} else if info, err := os.Stat(name); err != nil || info.IsDir() || info.Mode().IsRegular() {
+		return capture.OpenFile(name)
+	}
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { w.CloseWithError(ctx.Err()) })
+	go func() {
+		in, err := open()
+		if err == nil {
+			_, err = io.Copy(w, in)
+			in.Close()
+		}
+		w.CloseWithError(err)
+	}()
+	return capture.NewFile(r, name)
+}
+
+func regular(info fs.FileInfo, err error) bool { return err == nil && info.Mode().IsRegular() }
+
 // readLive passes live to take, for as long as said (0: until ctx ends), and closes it.
 func readLive(ctx context.Context, live *capture.Live, during time.Duration, std stdio, quiet bool, take func(capture.Source) error) error {
 	if during > 0 {
@@ -76,7 +104,7 @@ func readLive(ctx context.Context, live *capture.Live, during time.Duration, std
 		if s.Dropped > 0 {
 			fmt.Fprintf(std.err, "picket: warning: the kernel dropped %d of %d packets of %s, as they came too fast\n", s.Dropped, s.Received, s.Name)
 		}
-		if !s.Up {
+		if s.Away != nil {
 			fmt.Fprintf(std.err, "picket: warning: interface %s is away: %v\n", s.Name, s.Away)
 		}
 	}
@@ -199,8 +227,19 @@ func (p *progress) Next(f *capture.Frame) error {
 func (p *progress) show(elapsed time.Duration) {
 	read, size := p.Progress()
 	if size > 0 {
-		fmt.Fprintf(p.w, "\r\x1b[K%s: %d %%, %d packets, %.0f packets/s", p.name, 100*read/size, p.packets, float64(p.packets)/elapsed.Seconds())
+		p.line(fmt.Sprintf(": %d %%, %d packets, %.0f packets/s", 100*read/size, p.packets, float64(p.packets)/elapsed.Seconds()), terminal(p.w))
 		return
 	}
-	fmt.Fprintf(p.w, "\r\x1b[K%s: %d packets, %d MiB", p.name, p.packets, read>>20)
+	p.line(fmt.Sprintf(": %d packets, %d MiB", p.packets, read>>20), terminal(p.w))
+}
+
+// line writes name and tail over the line before. What does not fit the columns, of the
+// name first, is cut: a line that the terminal wrapped could not be written over.
+func (p *progress) line(tail string, columns int) {
+	name := []rune(p.name)
+	if room := max(columns-1-len(tail), 0); len(name) > room {
+		name = append(name[:max(room-1, 0)], '…')
+	}
+	all := append(name, []rune(tail)...)
+	fmt.Fprintf(p.w, "\r\x1b[K%s", string(all[:min(len(all), max(columns-1, 0))]))
 }

@@ -126,6 +126,9 @@ func readFlags(args []string, std stdio, reload bool) (*runFlags, error) {
 	if len(r.broker.URLs) == 0 && !r.json {
 		mistake("nowhere to send events: give --mqtt mqtts://BROKER, or --json for standard output")
 	}
+	if r.assistant {
+		r.broker.HomeAssistant = &mqtt.HomeAssistant{Prefix: r.assistantAt, Version: version, Health: sensors}
+	}
 	if len(r.broker.URLs) > 0 && !reload {
 		errs = append(errs, r.broker.Validate())
 	}
@@ -134,6 +137,11 @@ func readFlags(args []string, std stdio, reload bool) (*runFlags, error) {
 	}
 	if len(r.interfaces) > 0 {
 		errs = append(errs, r.live.Validate(r.interfaces))
+	}
+	for _, name := range r.interfaces {
+		if len(name) < 1 || len(name) > maxIfaceName || strings.ContainsAny(name, "/ \t\n") {
+			mistake("interface %q: names have 1 to %d octets, no space and no slash", name, maxIfaceName)
+		}
 	}
 	if r.user != "" && !reload {
 		_, _, err := sandbox.Lookup(r.user)
@@ -151,7 +159,11 @@ func readFlags(args []string, std stdio, reload bool) (*runFlags, error) {
 	if _, err := capture.NewFilter(r.live.Filter, capture.LinkEthernet); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, r.anonymize.Validate(), r.spool.Validate())
+	hide := r.anonymize
+	if !r.set.Changed("anonymize") {
+		hide.Mode = "" // as none is meant only by who says so: not with a key
+	}
+	errs = append(errs, hide.Validate(), r.spool.Validate())
 	if r.listen != "" {
 		_, err := metrics.Address(r.listen)
 		errs = append(errs, err)
@@ -159,7 +171,13 @@ func readFlags(args []string, std stdio, reload bool) (*runFlags, error) {
 	return r, errors.Join(errs...)
 }
 
-const maxWorkers = 64
+const (
+	maxWorkers   = 64
+	maxIfaceName = 15 // octets, IFNAMSIZ of Linux less the 0 at the end
+	// stepBack is how far the clock may be set back and nothing begin anew: the frames
+	// of interfaces come in their order.
+	stepBack = time.Second
+)
 
 func (r *runFlags) logger(std stdio) *slog.Logger {
 	o := &slog.HandlerOptions{Level: r.logLevel}
@@ -253,7 +271,7 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 		d.workers = append(d.workers, w)
 		w.detector, err = detect.New(detect.Config{
 			Gateway: r.gateway, Version: version, Models: opened, Suppress: r.suppress,
-			MaxConnections: r.track.connections, Early: r.track.early, MaxWait: tick,
+			MaxConnections: r.track.connections, Early: r.track.early, StepBack: stepBack, MaxWait: tick,
 			Anonymizer: anonymizer, Incidents: table, Emit: d.emit,
 		})
 		if err != nil {
@@ -417,6 +435,8 @@ func (d *daemon) swap(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	restart := slices.DeleteFunc(changed(d.flags.set, r.set), func(name string) bool { return slices.Contains(swapped, name) })
+	r.models.library = d.flags.models.library // the one that is loaded: another needs a restart
 	loaded, err := r.models.load(ctx)
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w (only directories that were named at the start can be read: restart, or put it beside the config)", err)
@@ -456,7 +476,6 @@ func (d *daemon) swap(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	restart := slices.DeleteFunc(changed(d.flags.set, r.set), func(name string) bool { return slices.Contains(swapped, name) })
 	if len(restart) > 0 {
 		d.log.Warn("these flags have changed and need a restart", "flags", restart)
 	}

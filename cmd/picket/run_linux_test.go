@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -500,6 +501,7 @@ func TestRunReload(t *testing.T) {
 	hup("model = \"none-such\"\n", "none-such")
 	hup("threshhold = 0.4\n", `threshold`)
 	hup("max-connections = 500\n", "need a restart")
+	hup("onnxruntime = \"/none/such.so\"\n", "need a restart")
 	hup("[[suppress]]\nreason = \"test\"\nuntil = 2100-01-01\nsource = \"10.1.0.0/16\"\n", good)
 	before := scrape(t, "127.0.0.1:9090", "go_goroutines")
 	for range 5 {
@@ -592,6 +594,10 @@ func TestRunTold(t *testing.T) {
 		{"a clear-text URL with TLS files", []string{"-i", "lo", "--mqtt", "mqtt://h", "--mqtt-ca-file", bad}, "clear text"},
 		{"too many workers", []string{"-i", "lo", "--json", "--workers", "0"}, "--workers 0"},
 		{"a key without a mode", []string{"-i", "lo", "--json", "--anonymize", "hash"}, "anonymize-key-file"},
+		{"a key nobody uses", []string{"-i", "lo", "--json", "--check", "--anonymize-key-file", bad}, "without a way to anonymize"},
+		{"a bad topic of Home Assistant", []string{"-i", "lo", "--mqtt", "mqtt://h", "--homeassistant", "--homeassistant-prefix", "home/#", "--check"}, "Home Assistant topic prefix"},
+		{"a long interface", []string{"-i", "0123456789abcdef", "--json", "--check"}, "1 to 15 octets"},
+		{"two mistakes", nil, "eth0\npicket: nowhere"},
 		{"an unsigned model", []string{"-i", "lo", "--json", "--check", "--model", "../../models/nslkdd-lof.onnx", "--model-key", "RWQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}, "minisig"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -600,6 +606,9 @@ func TestRunTold(t *testing.T) {
 				t.Errorf("exit %d, %q, want %q", code, stderr, tc.want)
 			}
 		})
+	}
+	if _, err := readFlags([]string{"-i", "lo", "--json", "--anonymize", "none", "--anonymize-key-file", bad}, stdio{}, false); err != nil {
+		t.Errorf("a key kept for later: %v", err)
 	}
 	code, out, stderr := picket(t, nil, "run", "-i", "eth7", "--json", "--check", "--model", "nslkdd-lof")
 	if code != 0 || !strings.Contains(out, "good: ") || !strings.Contains(out, "eth7 with nslkdd-lof 1") {
@@ -617,6 +626,37 @@ func TestRunQuiet(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	t.Logf("ended after %v", time.Since(from).Round(time.Millisecond))
+	if strings.Contains(p.log.String(), "is away") {
+		t.Errorf("closed interfaces are called away:\n%s", p.log.String())
+	}
+}
+
+// TestWorkerEnds: what a worker is asked is answered, also when it ends meanwhile.
+func TestWorkerEnds(t *testing.T) {
+	for range 200 {
+		w := &worker{ask: make(chan func(), 4), ended: make(chan struct{})}
+		answered := make(chan struct{})
+		w.post(func() { close(answered) })
+		ctx, cancel := context.WithTimeout(context.Background(), slow)
+		done := make(chan bool, 6)
+		for range cap(done) {
+			go func() { done <- w.do(ctx, func() {}) }()
+		}
+		w.end()
+		select {
+		case <-answered:
+		case <-ctx.Done():
+			t.Fatal("not what was asked before")
+		}
+		for range cap(done) {
+			if !<-done {
+				t.Fatal("not what was asked at the end")
+			}
+		}
+		d := &daemon{workers: []*worker{w}}
+		d.pause(func() {})
+		cancel()
+	}
 }
 
 // TestRunInUnit: it starts, tries a model in a child at a reload, and ends with no more
@@ -666,5 +706,51 @@ func TestScanInterface(t *testing.T) {
 	code, out, _ = picket(t, nil, "scan", "-i", "vb", "--promiscuous", "--for", "300ms", "-f", "udp")
 	if code != exitError || out != "" {
 		t.Errorf("nothing seen: exit %d, %s", code, out)
+	}
+}
+
+// TestInterrupted: what reads a pipe in which nothing comes ends when it is told to, with
+// an answer of what it has.
+func TestInterrupted(t *testing.T) {
+	needLibrary(t)
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := unpacked(t, "scan")
+	for _, tc := range []struct {
+		name string
+		args []string
+		sent []byte
+		want string
+	}{
+		{"nobody writes", []string{"extract", fifo}, nil, "capture,"},
+		{"silent", []string{"extract", "-"}, nil, "capture,"},
+		{"silent in the middle", []string{"scan", "-"}, all[:len(all)/2], "ANOMALOUS"},
+	} {
+		ctx, cancel := context.WithCancel(context.Background())
+		if tc.sent == nil {
+			cancel()
+		}
+		in := readerFunc(func(p []byte) (int, error) {
+			if len(tc.sent) == 0 {
+				cancel()
+				select {}
+			}
+			n := copy(p, tc.sent)
+			tc.sent = tc.sent[n:]
+			return n, nil
+		})
+		var out, log bytes.Buffer
+		ended := make(chan int)
+		go func() { ended <- run(ctx, tc.args, in, &out, &log) }()
+		select {
+		case code := <-ended:
+			if code != exitError || !strings.Contains(log.String(), "interrupted while reading") || !strings.Contains(out.String(), tc.want) {
+				t.Errorf("%s: exit %d\n%s%s", tc.name, code, out.String(), log.String())
+			}
+		case <-time.After(brokertest.Patience):
+			t.Fatalf("%s: it goes on", tc.name)
+		}
 	}
 }

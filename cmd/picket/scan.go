@@ -26,10 +26,10 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	during := fs.Duration("for", time.Minute, "how long to watch interfaces (0: until interrupted)")
 	left := fs.Uint64P("count", "c", 0, "packets after which to end (0: no limit)")
 	promiscuous := fs.Bool("promiscuous", false, "see packets for other hosts too")
-	expr := fs.StringP("filter", "f", "", "judge only the packets that this tcpdump expression matches")
+	expr := fs.StringP("filter", "f", "", "judge only the packets that this tcpdump expression matches; that it matches none is an error")
 	asJSON := fs.Bool("json", false, "write events to standard output, one JSON object a line")
 	page := fs.String("report", "", "also write the answer as an HTML page to this file")
-	quiet := fs.BoolP("quiet", "q", false, "write no words, only the exit code (and JSON, if asked for)")
+	quiet := fs.BoolP("quiet", "q", false, "write no table and no progress: the exit code, warnings and errors (and JSON, if asked for)")
 	gateway := fs.String("gateway", hostname(), "name of this gateway in events and topics")
 	wait := fs.Duration("mqtt-wait", 30*time.Second, "how long to wait for the broker's acknowledgements at the end")
 	models.addFlags(fs)
@@ -80,7 +80,7 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	cfg := detect.Config{Gateway: *gateway, Version: version, Models: loaded, MaxConnections: track.connections, Early: track.early,
 		Emit: func(e *detect.Event) { out.emit(ctx, e) }}
 	if live != nil {
-		cfg.MaxWait = tick
+		cfg.MaxWait, cfg.StepBack = tick, stepBack
 	}
 	d, err := detect.New(cfg)
 	if err != nil {
@@ -101,15 +101,16 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	}
 	finishErr := d.Finish()
 	stats := d.Stats()
+	unjudged := decodable(&stats, names, *expr, live != nil)
 	if readErr == nil {
-		readErr = decodable(&stats, names, live != nil)
+		readErr = unjudged
 	}
 	if n := models.badScores(); n > 0 {
 		fmt.Fprintf(std.err, "picket: warning: %d scores were no numbers from 0 to 1 and count as 0: the model is broken\n", n)
 	}
-	r := report.Scan{Name: strings.Join(names, ", "), Stats: stats, Models: loaded, Incidents: out.incidents}
+	r := report.Scan{Name: strings.Join(names, ", "), Stats: stats, Models: loaded, Incidents: out.worst()}
 	var reportErr error
-	if stats.Frames > 0 {
+	if unjudged == nil { // else it would be called clean
 		if !*quiet && !*asJSON {
 			reportErr = r.Write(std.out, terminal(std.out))
 		}
@@ -127,18 +128,27 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 }
 
 // decodable returns an error when there was nothing to judge.
-func decodable(s *detect.Stats, names []string, live bool) error {
-	if s.Frames == 0 && live {
-		return fmt.Errorf("no packet came on %s: nothing to judge (longer: --for; packets for other hosts: --promiscuous)", strings.Join(names, ", "))
-	}
+func decodable(s *detect.Stats, names []string, filter string, live bool) error {
 	if s.Frames == 0 {
-		return errors.New("the capture holds no packets: nothing to judge")
+		that := ""
+		if filter != "" {
+			that = fmt.Sprintf(" that matches the filter %q", filter)
+		}
+		switch {
+		case live:
+			return fmt.Errorf("no packet%s came on %s: nothing to judge (longer: --for; packets for other hosts: --promiscuous)", that, strings.Join(names, ", "))
+		case that != "":
+			return fmt.Errorf("the capture holds no packet%s: nothing to judge", that)
+		}
+		return errNoPackets
 	}
 	if s.Outcomes[capture.UnsupportedLink] == s.Frames {
 		return fmt.Errorf("link type %v is not supported: capture on an Ethernet, cooked (SLL), raw IP or loopback interface", s.Links)
 	}
 	return nil
 }
+
+var errNoPackets = errors.New("the capture holds no packets: nothing to judge")
 
 func hostname() string {
 	name, err := os.Hostname()
@@ -166,8 +176,7 @@ type outlets struct {
 func (o *outlets) emit(ctx context.Context, e *detect.Event) {
 	if e.Picket.Phase == detect.PhaseEnd {
 		if o.incidents = append(o.incidents, e); len(o.incidents) == 2*maxListed {
-			slices.SortStableFunc(o.incidents, report.Worse)
-			o.incidents = slices.Clip(o.incidents[:maxListed])
+			o.worst()
 		}
 	}
 	if o.json && o.err == nil {
@@ -191,6 +200,15 @@ func (o *outlets) emit(ctx context.Context, e *detect.Event) {
 	if err := o.mqtt.Publish(ctx, mqtt.Message{Topic: o.mqtt.Topic(mqtt.TopicEvent), Payload: payload, QoS: 1}); err != nil {
 		o.unsent++
 	}
+}
+
+// worst keeps the incidents that are listed, and returns them.
+func (o *outlets) worst() []*detect.Event {
+	if len(o.incidents) > maxListed {
+		slices.SortStableFunc(o.incidents, report.Worse)
+		o.incidents = slices.Clip(o.incidents[:maxListed])
+	}
+	return o.incidents
 }
 
 // close waits until the broker has acknowledged all events.

@@ -27,11 +27,11 @@ func (s *Scan) HTML(w io.Writer) error {
 	incidents := slices.SortedStableFunc(slices.Values(s.Incidents), Worse)
 	p := struct {
 		*Scan
-		Title, Read, Verdict string
-		Incidents            []htmlIncident
-		Ticks                []htmlTick
-		Height               int
-	}{Scan: s, Title: Printable(s.Name), Read: s.read(), Verdict: s.verdict(), Height: len(incidents)*rowHeight + 30}
+		Title, Read, Verdict, More string
+		Incidents                  []htmlIncident
+		Ticks                      []htmlTick
+		Height                     int
+	}{Scan: s, Title: Printable(s.Name), Read: s.read(), Verdict: s.verdict(), More: s.more(), Height: len(incidents)*rowHeight + 30}
 	for k, e := range incidents {
 		i := htmlIncident{Event: e, Y: k * rowHeight}
 		i.X = s.at(e.Event.Start)
@@ -47,7 +47,7 @@ func (s *Scan) HTML(w io.Writer) error {
 	}
 	for k := range 5 {
 		ns := s.Stats.First + (s.Stats.Last-s.Stats.First)/4*int64(k)
-		p.Ticks = append(p.Ticks, htmlTick{s.at(utc(ns)), utc(ns).Format("15:04:05")})
+		p.Ticks = append(p.Ticks, htmlTick{s.at(utc(ns)), utc(ns).Format(s.layout())})
 	}
 	return pageTemplate.Execute(w, p)
 }

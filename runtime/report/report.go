@@ -34,7 +34,7 @@ type Scan struct {
 	Name      string // of what was read
 	Stats     detect.Stats
 	Models    []detect.Model
-	Incidents []*detect.Event // the last event of each
+	Incidents []*detect.Event // the last event of each, or of the worst
 }
 
 // Write writes the scan for a person whose terminal has the given number of
@@ -46,13 +46,22 @@ func (s *Scan) Write(w io.Writer, columns int) error {
 		b.WriteByte('\n')
 		s.table(&b, columns)
 	}
-	if more := s.Stats.Incidents - uint64(len(s.Incidents)); more > 0 && len(s.Incidents) > 0 {
-		fmt.Fprintf(&b, "and %s more, less severe\n", thousands(more))
+	if more := s.more(); more != "" {
+		fmt.Fprintln(&b, more)
 	}
 	b.WriteByte('\n')
 	paragraph(&b, s.verdict(), "", columns)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// more says how many incidents are not listed, nothing when all are.
+func (s *Scan) more() string {
+	listed := uint64(len(s.Incidents))
+	if listed == 0 || listed >= s.Stats.Incidents {
+		return ""
+	}
+	return fmt.Sprintf("and %s more, none of them worse", thousands(s.Stats.Incidents-listed))
 }
 
 // paragraph writes the lines of text, broken to the given columns if not 0.
@@ -161,11 +170,15 @@ func (s *Scan) verdict() string {
 // When tells when an incident began, with its date if the capture has several, and
 // how long it lasted.
 func (s *Scan) When(e *detect.Event) string {
-	layout := "15:04:05"
+	return fmt.Sprintf("%s +%s", e.Event.Start.Format(s.layout()), duration(e.Event.End.Sub(e.Event.Start).Nanoseconds()))
+}
+
+// layout is that of times.
+func (s *Scan) layout() string {
 	if utc(s.Stats.First).YearDay() != utc(s.Stats.Last).YearDay() || s.Stats.Last-s.Stats.First > int64(24*time.Hour) {
-		layout = "2006-01-02 15:04:05"
+		return "2006-01-02 15:04:05"
 	}
-	return fmt.Sprintf("%s +%s", e.Event.Start.Format(layout), duration(e.Event.End.Sub(e.Event.Start).Nanoseconds()))
+	return "15:04:05"
 }
 
 func utc(ns int64) time.Time { return time.Unix(0, ns).UTC() }

@@ -447,8 +447,40 @@ func TestRestrict(t *testing.T) {
 				}
 			}
 			runChild(t, child("restrict", user, filepath.Join(dir, "ro"), filepath.Join(dir, "rw")))
+			// The same, when the program has no file but in memory.
+			cmd := child("restrict", user, filepath.Join(dir, "ro"), filepath.Join(dir, "rw"))
+			cmd.Path, cmd.ExtraFiles = "/proc/self/fd/3", []*os.File{copyInMemory(t)}
+			runChild(t, cmd)
 		})
 	}
+}
+
+// copyInMemory is this program in a file that has no name.
+func copyInMemory(t *testing.T) *os.File {
+	t.Helper()
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.MemfdCreate("program", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "program")
+	t.Cleanup(func() { f.Close() })
+	if _, err := f.Write(program); err != nil {
+		t.Fatal(err)
+	}
+	// Not the one that is open to write: the kernel would not execute it.
+	again, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { again.Close() })
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return again
 }
 
 func TestRestrictMissing(t *testing.T) {

@@ -185,7 +185,8 @@ type Queue struct {
 // alone. The directory must belong to the user of this process and not be writable
 // by others. Damage is repaired and counted, not an error, also where the disk
 // cannot be read: as many entries count as lost as may have been there. A queue that
-// cannot be written, as on a read-only file system, can be read: Append returns why.
+// cannot be written, as on a read-only file system, can be read: Stats says why at once,
+// and Append returns it.
 //
 // What it takes to open depends on the size of a segment, not of the queue.
 func Open(dir string, c Config) (*Queue, error) {
@@ -200,6 +201,11 @@ func Open(dir string, c Config) (*Queue, error) {
 	if err != nil {
 		d.Close()
 		return nil, fmt.Errorf("open queue %s: %w", dir, err)
+	}
+	q.write.Lock()
+	defer q.write.Unlock()
+	if err := q.try(1); err != nil { // who watches is told before there is an event to lose
+		q.fail("try", err)
 	}
 	return q, nil
 }

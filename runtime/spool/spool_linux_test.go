@@ -160,6 +160,9 @@ func TestReadOnly(t *testing.T) {
 	q.Close()
 	remount(syscall.MS_RDONLY)
 	q = openTest(t, mount, Config{})
+	if err := q.Stats().Err; !errors.Is(err, syscall.EROFS) {
+		t.Errorf("stats say %v before an event comes", err)
+	}
 	equal(t, "read-only", drain(t, q, 0), upTo(1, 5))
 	_, err := q.Append(func(seq uint64) ([]byte, error) { return payloadOf(seq, 0), nil })
 	if !errors.Is(err, syscall.EROFS) {

@@ -418,11 +418,16 @@ func (q *Queue) probe() error {
 			return err
 		}
 	}
+	return q.try(max(q.refused, 1))
+}
+
+// try writes n bytes to a file of their own, which goes again.
+func (q *Queue) try(n int) error {
 	f, err := q.create()
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(make([]byte, max(q.refused, 1)), 0)
+	_, err = f.WriteAt(make([]byte, n), 0)
 	f.Close()
 	return errors.Join(err, q.disk.Remove(newName))
 }
