@@ -3,6 +3,8 @@
 import argparse
 import os
 import resource
+import shutil
+import subprocess
 import sys
 import time
 
@@ -13,6 +15,7 @@ from .recipes import captures, iot, nslkdd
 from .work import say
 
 RECIPES = {"nslkdd": nslkdd, "iot": iot, "captures": captures}
+OPTIONS = {"dask": {"nslkdd"}, "leave_out": {"nslkdd"}}  # the recipes that know them
 VERBS = {"explore": "pictures and words on the data", "train": "fit every model for every seed",
          "evaluate": "measure them; after train", "export": "pass the gate and write OUT/*.onnx; after evaluate",
          "report": "write OUT/reports/*.md and plots; after export"}
@@ -35,22 +38,28 @@ def main(argv=None):
                          help="what one verb leaves for the next (default: %(default)s)")
         if verb == "train":
             sub.add_argument("--dask", metavar="ADDRESS",
-                             help="train XGBoost on this Dask cluster (needs the extra [dask])")
+                             help="train XGBoost on this Dask cluster (nslkdd alone; needs the extra [dask])")
         if verb == "evaluate":
             sub.add_argument("--leave-out", action="store_true",
-                             help="compare designs by leaving attacks out of the training data instead")
+                             help="compare designs by leaving attacks out of the training data instead (nslkdd alone)")
         sub.add_argument("--picket", metavar="PROGRAM",
                          help="the picket that export has check and time each model; captures extracts and "
                               "scans with it in every verb (there by default build/picket)")
     args = parser.parse_args(argv)
     began = time.monotonic()
     try:
+        for option, recipes in OPTIONS.items():
+            if getattr(args, option, None) and args.recipe not in recipes:
+                raise DataError(f"only {', '.join(recipes)} knows --{option.replace('_', '-')}: leave it out")
+        if args.picket and not shutil.which(args.picket):
+            raise DataError(f"--picket {args.picket} is no program: make build makes build/picket")
         recipe = RECIPES[args.recipe]
         run = {"explore": recipe.explore, "train": recipe.train, "evaluate": recipe.evaluate,
                "export": recipe.export_models, "report": recipe.report}[args.verb]
         run(args, config.load(args.recipe, args.config))
-    except (DataError, GateError) as err:
-        print(f"picket-train: {args.verb} {args.recipe}: {err}", file=sys.stderr)
+    except (DataError, GateError, OSError, RuntimeError, subprocess.CalledProcessError) as err:
+        cause = f" {err.stderr.decode(errors='replace')}" if getattr(err, "stderr", None) else ""
+        print(f"picket-train: {args.verb} {args.recipe}:", *f"{err}{cause}".split(), file=sys.stderr)
         return 2
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     say(f"{args.verb} {args.recipe}: {time.monotonic() - began:.0f} s, {most:,.0f} MiB at most")

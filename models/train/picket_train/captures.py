@@ -14,6 +14,7 @@ labelled seconds, which count from the capture's first packet.
 
 import argparse
 import csv
+import gzip
 import ipaddress
 import json
 import pathlib
@@ -45,9 +46,14 @@ def utc(stamp):
     return datetime.fromisoformat(whole + "+00:00").timestamp() + float("0." + (fraction or "0"))
 
 
+def opened(path):
+    """A capture, unpacked if its name ends in .gz."""
+    return gzip.open(path) if str(path).endswith(".gz") else open(path, "rb")
+
+
 def first_packet(path):
     """The time of the first packet of a pcap or pcapng file, in seconds since the epoch."""
-    with open(path, "rb") as file:
+    with opened(path) as file:
         head = file.read(24)
         magic = head[:4]
         for order in "<>":
@@ -131,7 +137,7 @@ class Figures:
 
     attacks: dict = field(default_factory=dict)  # label → Kind, right: found
     benign: dict = field(default_factory=dict)   # label → Kind, right: silent
-    hours: float = 0.0                           # benign ones of real timing
+    hours: float = 0.0                           # benign ones whose timing is real throughout
     alarms: int = 0                              # incidents in them
     missed: list = field(default_factory=list)
     loud: list = field(default_factory=list)
@@ -159,7 +165,7 @@ def measure(picket, data, split, models, wanted=lambda row: True):
             incidents = scan(picket, path, models)
         except RuntimeError as err:
             out.refused.append(f"{row['file']}: {err}")
-            incidents = []
+            continue
         if row["is_attack"] == "no":
             out.benign.setdefault(row["label"], Kind()).count(not incidents, real)
             if incidents:
@@ -196,13 +202,13 @@ def evaluate(picket, data, split, models, out=sys.stdout):
             print(f"{what}: {item}", file=out)
 
 
-def measure_lab(picket, data, models):
-    """(capture, label, found) of each attack run of the lab, and (matched, all) incidents by capture."""
-    with open(data / "lab" / "labels.csv", newline="") as file:
+def measure_lab(picket, place, models):
+    """(capture, label, found) of each attack run of a lab, and (matched, all) incidents by capture."""
+    with open(place / "labels.csv", newline="") as file:
         runs = list(csv.DictReader(file))
     rows, counts = [], {}
     for capture in sorted({run["capture"] for run in runs}):
-        incidents, matched = scan(picket, data / "lab" / capture, models), set()
+        incidents, matched = scan(picket, place / capture, models), set()
         for run in runs:
             if run["capture"] != capture:
                 continue
@@ -217,7 +223,7 @@ def measure_lab(picket, data, models):
 
 def evaluate_lab(picket, data, models, out=sys.stdout):
     """Prints a row per attack run of the lab's captures, and the incidents that match no run."""
-    rows, counts = measure_lab(picket, data, models)
+    rows, counts = measure_lab(picket, data / "lab", models)
     for capture, (matched, count) in counts.items():
         own = [(label, found) for name, label, found in rows if name == capture]
         for label, found in own:

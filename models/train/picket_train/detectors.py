@@ -454,9 +454,14 @@ class Ensemble:
     members: dict          # name → detector
     rarities: dict         # name → Rarity
     weights: dict          # name → share, together 1
-    library = "XGBoost, scikit-learn and Keras"
     what = "fusion of three models"
     knows_nan = False
+
+    @property
+    def library(self):
+        """The members' libraries, as words."""
+        names = dict.fromkeys(member.library for member in self.members.values())
+        return " and ".join(", ".join(names).rsplit(", ", 1))
 
     @classmethod
     def fit(cls, columns, members, held, weights):

@@ -15,8 +15,14 @@ import numpy as np
 import onnx
 import onnxruntime
 
-ALLOWED_OPS = {"Add", "Cast", "Clip", "Div", "Exp", "Gather", "Log", "MatMul", "Max", "Min", "Mul", "Relu",
-               "Sigmoid", "Sqrt", "Sub", "TopK", "TreeEnsembleRegressor"}
+ALLOWED_OPS = {  # those of runtime/onnx/check.go
+    "ai.onnx.ml.TreeEnsembleRegressor", "ai.onnx.ml.Scaler", "ai.onnx.ml.Imputer",
+    "Abs", "Add", "And", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Div", "Elu", "Equal", "Erf", "Exp",
+    "Flatten", "Gather", "Gemm", "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less",
+    "LessOrEqual", "Log", "MatMul", "Max", "Mean", "Min", "Mul", "Neg", "Not", "Or", "Pow", "PRelu", "Reciprocal",
+    "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Selu",
+    "Sigmoid", "Sign", "Slice", "Softmax", "Softplus", "Softsign", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "TopK",
+    "Transpose", "Unsqueeze", "Where"}
 MAX_BYTES = 1_500_000
 MAX_DIFFERENCE = 1e-6  # of a score; 1e-5 of its value for what is not trees alone
 LARGEST = float(np.finfo(np.float32).max)
@@ -46,6 +52,9 @@ class Trees:
     def from_xgboost(cls, booster):
         """The trees of a binary:logistic booster; their sum is the log-odds."""
         learner = json.loads(booster.save_raw("json"))["learner"]
+        if learner["gradient_booster"]["name"] != "gbtree":
+            raise GateError(f"an XGBoost booster {learner['gradient_booster']['name']} has no trees that add up as they "
+                            "are: train it with booster=gbtree")
         probability = float(learner["learner_model_param"]["base_score"].strip("[]"))
         trees = learner["gradient_booster"]["model"]["trees"]
         return cls._join([{
@@ -109,15 +118,22 @@ class Contract:
             "picket.name": self.name,
             "picket.version": self.version,
             "picket.row": self.row,
-            "picket.features": _json(self.features),
+            "picket.features": self._json("features"),
             "picket.input": "input",
             "picket.score": "score",
             "picket.threshold": repr(self.threshold),
-            "picket.typical": _json(self.typical),
-            "picket.calibration": _json(self.calibration),
-            "picket.golden": _json(self.golden),
-            "picket.training": _json(self.training),
+            "picket.typical": self._json("typical"),
+            "picket.calibration": self._json("calibration"),
+            "picket.golden": self._json("golden"),
+            "picket.training": self._json("training"),
         }
+
+    def _json(self, name):
+        try:
+            return json.dumps(getattr(self, name), separators=(",", ":"), allow_nan=False)
+        except ValueError as err:
+            raise GateError(f"picket.{name} holds NaN or an infinity, for which JSON has no number: put a finite one "
+                            "there (Picket scores a column's typical value in place of both)") from err
 
 
 def session(blob):
@@ -204,7 +220,8 @@ def picket_check(picket, blob):
 
 def check_structure(model):
     """Raises GateError unless the model has only allowed operators and no external data."""
-    ops = {node.op_type for node in model.graph.node}
+    ops = {node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+           for node in model.graph.node}
     if not ops <= ALLOWED_OPS:
         raise GateError(f"operators {sorted(ops - ALLOWED_OPS)} are not allowed")
     if model.functions or len(model.graph.sparse_initializer):
@@ -248,7 +265,3 @@ def write(path, blob):
     except BaseException:
         os.unlink(partial)
         raise
-
-
-def _json(value):
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)

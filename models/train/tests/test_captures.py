@@ -74,7 +74,7 @@ def folder(tmp_path_factory):
 @needs_picket
 def test_verbs(folder, tmp_path):
     text = pathlib.Path(captures.__file__).with_suffix(".toml").read_text()
-    for key, value in {"rounds": 5, "epochs": 2, "stretch": "[10.0]", "few": "[5]", "most_rows": 60}.items():
+    for key, value in {"rounds": 5, "epochs": 2, "stretch": "[10.0]", "few": "[5]", "most_rows": 60, "lab": '""'}.items():
         text = re.sub(rf"(?m)^{key} = \S.*$", f"{key} = {value}", text)
     (tmp_path / "small.toml").write_text(text)
     out = tmp_path / "out"
@@ -154,9 +154,21 @@ def test_made_up_attacks_go_beyond_every_normal_row(told):
     assert ((made > 1.9 * normal.max(axis=0)).sum(axis=1) == 1).all()
 
 
+def test_made_up_floods_are_of_icmp(told):
+    names = captures.columns(told)
+    normal = np.zeros((9, len(names)), np.float32)
+    assert len(captures.floods(normal, names, told)) == 0
+    normal[4, names.index("protocol_type=icmp")] = 1
+    normal[4, names.index("count")] = 7
+    made = pd.DataFrame(captures.floods(normal, names, told), columns=names)
+    assert len(made) == told["raised"]["icmp"]["rows"] and (made["protocol_type=icmp"] == 1).all() and (made["count"] == 7).all()
+    assert made["fwd_packets"].min() >= 300 and set(made["bwd_packets"] > 0) == {True, False}
+    np.testing.assert_allclose((made["fwd_packets"] + made["bwd_packets"]) / made["flow_duration"], made["packet_rate"], rtol=1e-5)
+
+
 @needs_picket
 def test_rows_and_models(folder, told):
-    whole, scan, flood = captures_rows.lab(folder)
+    whole, scan, flood = captures_rows.lab(captures_rows.folder(folder) / "lab")
     small = {**told, "stretch": [10.0]}
     frame = captures_rows.gather(str(PICKET), [whole, scan, *captures_rows.catalogue(folder)[:1]], small, True)
     malicious = frame[frame["label"] == 1]
@@ -173,3 +185,41 @@ def test_rows_and_models(folder, told):
     again = bench.fit({**told["models"]["captures-xgboost"], "rounds": 5}, np.ones(len(frame), bool))
     assert again.booster.save_raw() == model.booster.save_raw()
     assert model.score(bench.rows[bench.label == 1]).mean() > model.score(bench.rows[bench.label == 0]).mean()
+
+
+class Fitted:
+    """A model whose level says whether a row's tool or group ("same"), or a normal row's repository ("near"), was
+    among the rows that it was fitted on."""
+
+    def __init__(self, rows):
+        self.tools, self.normal = set(rows[:, 0]), set(rows[rows[:, 2] == 0, 1])
+        assert self.normal and 1 in rows[:, 2]
+
+    def level(self, rows):
+        return np.array([(tool in self.tools) + 2 * (near in self.normal) for tool, near, _ in rows])
+
+
+class Stub:
+    """A captures.Bench that fits Fitted."""
+
+    def __init__(self, frame):
+        self.frame, self.label = frame, frame["label"].to_numpy()
+        own = frame["tool"].where(frame["label"] == 1, frame["group"])
+        self.rows = np.array(list(zip(own, frame["repository"], self.label)), object)
+
+    def fit(self, spec, chosen):
+        return Fitted(self.rows[chosen])
+
+
+def test_held_out_rows_are_not_fitted_on(told):
+    tools = [name for names in told["folds"]["tools"] for name in names if not name.startswith("lab la-enb")]
+    rows = [(1, "x", tool, "lab", "lab") for tool in tools]
+    rows += [(0, "web", "", f"{repository} {number}", repository) for number in range(9)
+             for repository in [*told["folds"]["repositories"], "small", "smaller"]]
+    plain = pd.DataFrame(rows, columns=["label", "kind", "tool", "group", "repository"])
+    benches = {"plain": Stub(plain), "fit": Stub(pd.concat([plain, plain], ignore_index=True))}
+    levels = captures.held_out({}, benches, told)
+    for name in ("plays", "fold"):
+        assert set(levels[name]) <= {0, 2}, name
+    normal = plain["label"] == 0
+    assert set(levels["repository"][normal]) <= {0, 1} and np.isnan(levels["repository"][~normal]).all()

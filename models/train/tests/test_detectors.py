@@ -45,6 +45,8 @@ def test_graph_scores_as_the_library(name, frame):
     assert alone == [export.score(export.session(blob), rows[:64])[i] for i in (0, 4, 8)]
     again = pickle.loads(pickle.dumps(fitted(name, frame)))
     assert export.gate(detectors.model(again, promise), again.score, rows, 1e-5)[0] == blob
+    libraries = {"nslkdd-xgboost": "XGBoost", "nslkdd-autoencoder": "Keras", "nslkdd-ensemble": "XGBoost, scikit-learn and Keras"}
+    assert detector.library == libraries.get(name, "scikit-learn")
     meta = {entry.key: entry.value for entry in detectors.model(detector, promise).metadata_props}
     assert json.loads(meta["picket.features"]) == detector.columns
 

@@ -1,6 +1,8 @@
 """The exporter and its gate, on a small booster."""
 
 import json
+import pathlib
+import re
 
 import numpy as np
 import onnx
@@ -74,9 +76,38 @@ def test_gate_refuses(trained):
         export.gate(detectors.model(detector, contract(predict, threshold=1.0)), predict, rows)
     other = onnx.ModelProto()
     other.CopyFrom(good)
-    other.graph.node[1].op_type = "Tanh"
-    with pytest.raises(export.GateError, match="operators .'Tanh'. are not allowed"):
+    other.graph.node[1].op_type = "Loop"
+    with pytest.raises(export.GateError, match="operators .'Loop'. are not allowed"):
         export.gate(other, predict, rows)
+    other.graph.node[1].op_type, other.graph.node[1].domain = "Sigmoid", "com.example"
+    with pytest.raises(export.GateError, match="operators .'com.example.Sigmoid'. are not allowed"):
+        export.gate(other, predict, rows)
+
+
+def test_operators_are_those_of_picket(trained):
+    text = (pathlib.Path(__file__).parents[3] / "runtime" / "onnx" / "check.go").read_text()
+    known = re.search(r"var allowedOps = map\[string\]bool\{(.*?)\n\}", text, re.S)[1]
+    assert export.ALLOWED_OPS == set(re.findall(r'"([\w.]+)": true', known))
+    _, booster, predict = trained
+    model = detectors.model(detectors.Boosted(COLUMNS, booster), contract(predict))
+    model.graph.node[1].op_type, model.graph.node[1].domain = "Tanh", "ai.onnx"
+    export.check_structure(model)
+
+
+def test_no_number_for_json(trained):
+    _, booster, predict = trained
+    golden = {"rows": [[0, float("nan"), 0, 0]], "scores": [.5]}
+    with pytest.raises(export.GateError, match="picket.golden holds NaN or an infinity, .* put a finite one"):
+        detectors.model(detectors.Boosted(COLUMNS, booster), contract(predict, golden=golden))
+
+
+@pytest.mark.parametrize("kind", ["dart", "gblinear"])
+def test_other_boosters(kind):
+    rows = np.random.default_rng(0).random((100, 4))
+    booster = xgboost.train({"objective": "binary:logistic", "booster": kind, "nthread": 1},
+                            xgboost.DMatrix(rows, rows[:, 0] > .5), 2)
+    with pytest.raises(export.GateError, match=f"booster {kind} .* train it with booster=gbtree"):
+        export.Trees.from_xgboost(booster)
 
 
 def test_gate_refuses_size(trained, monkeypatch):

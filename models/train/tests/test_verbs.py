@@ -2,12 +2,13 @@
 
 import pathlib
 import re
+import subprocess
 
 import pytest
 
 from picket_train import config, data, detectors
 from picket_train.__main__ import main
-from picket_train.recipes import nslkdd
+from picket_train.recipes import iot, nslkdd
 
 RECIPES = pathlib.Path(nslkdd.__file__).parent
 
@@ -50,6 +51,33 @@ def test_order_and_bad_paths(tmp_path, capsys):
     assert "holds no embedded_system" in capsys.readouterr().err
     assert main(["explore", "iot", "--config", str(RECIPES / "nslkdd.toml")]) == 2
     assert "is for recipe 'nslkdd', not 'iot'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command, message", [
+    ("train captures --dask tcp://localhost:1", "only nslkdd knows --dask"),
+    ("train iot --dask tcp://localhost:1", "only nslkdd knows --dask"),
+    ("evaluate captures --leave-out", "only nslkdd knows --leave-out"),
+    ("evaluate iot --leave-out", "only nslkdd knows --leave-out"),
+    ("export captures --picket /nonexistent", "--picket /nonexistent is no program"),
+])
+def test_options_that_a_recipe_cannot_keep(command, message, capsys):
+    assert main(command.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command, check, message", [
+    (["/nonexistent"], True, "No such file or directory: '/nonexistent'"),
+    (["sh", "-c", "echo no >&2; echo library >&2; exit 3"], True, "exit status 3. no library"),
+    (["sh", "-c", "echo no >&2; echo library >&2; exit 3"], False, "explore iot: no library"),
+])
+def test_a_program_that_fails_is_told_in_one_line(command, check, message, capsys, monkeypatch):
+    def explore(args, config):
+        raise RuntimeError(subprocess.run(command, capture_output=True, check=check, text=not check).stderr)
+
+    monkeypatch.setattr(iot, "explore", explore)
+    assert main(["explore", "iot"]) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
 
 
 def test_dask(frame):

@@ -67,6 +67,23 @@ def raised(normal, weight, names, config):
     return np.vstack(parts)
 
 
+def floods(normal, names, config):
+    """Made-up ICMP floods: normal ICMP rows with many packets at a high rate, half of them answered."""
+    told, rng = config["raised"]["icmp"], np.random.default_rng(config["seed"])
+    at = {name: place for place, name in enumerate(names)}
+    pings = normal[normal[:, at["protocol_type=icmp"]] == 1]
+    if not len(pings):
+        return pings
+    rows = pings[rng.choice(len(pings), told["rows"])]
+    packets, rate, size = (np.exp(rng.uniform(*np.log(told[key]), told["rows"])) for key in ("packets", "rate", "size"))
+    answered = rng.random(told["rows"]) < .5
+    for name, cells in {"fwd_packets": packets, "bwd_packets": packets * answered, "src_bytes": packets * size,
+                        "dst_bytes": packets * size * answered, "packet_rate": rate,
+                        "flow_duration": packets * (1 + answered) / rate}.items():
+        rows[:, at[name]] = cells
+    return rows
+
+
 def weights(frame, config):
     """Row weights: a capture's rows of one kind and play together count as the root of their number."""
     told = config["weights"]
@@ -118,7 +135,7 @@ class Bench:
             logs = [n for n in names if n not in config["columns"]["straight"] and "=" not in n]
             return detectors.Autoencoder.fit(names, rows[~attack], config["seed"], {**spec, "logs": logs})
         weight = weights(self.frame[chosen], config)
-        made = raised(rows[~attack], weight[~attack], names, config)
+        made = np.vstack([raised(rows[~attack], weight[~attack], names, config), floods(rows[~attack], names, config)])
         share = config["raised"]["weight"] * weight[attack].sum() / len(made)
         told = detectors.Boosted.parameters(names, config["seed"], {**spec, "rises": config["columns"]["rises"]})
         told |= {"min_child_weight": spec["least_weight"], "reg_lambda": spec["ridge"]}
@@ -131,7 +148,7 @@ def train(args, config):
     """Extracts the rows, scores each with models that were fitted without its group, fits what ships."""
     picket, folder = args.picket or PICKET, pathlib.Path(args.data or "")
     public = captures_rows.catalogue(folder)
-    ours = captures_rows.lab(folder) + [c for c in public if captures_rows.accepted(c.licence)]
+    ours = captures_rows.labs(folder, config) + [c for c in public if captures_rows.accepted(c.licence)]
     foreign = [c for c in public if not captures_rows.accepted(c.licence)]
     frames = {"fit": captures_rows.gather(picket, ours, config, True),
               "plain": captures_rows.gather(picket, ours, config, False),
@@ -242,10 +259,8 @@ def permuted(detector, rows, frame, config):
     """(column, fall of the area under the ROC curve when shuffled) on the foreign captures, each capture
     and label counting alike; the 20 largest."""
     from sklearn.metrics import roc_auc_score
-    size = frame.groupby(["name", "label"])["label"].transform("size").to_numpy(float)
+    weight = 1 / frame.groupby(["name", "label"])["label"].transform("size").to_numpy(float)
     truth, rng = frame["label"].to_numpy(), np.random.default_rng(config["seed"])
-    some = rng.choice(len(rows), min(len(rows), 20_000), replace=False, p=(1 / size) / (1 / size).sum())
-    rows, truth, weight = rows[some], truth[some], 1 / size[some]
     base, falls = roc_auc_score(truth, detector.level(rows), sample_weight=weight), []
     for i, name in enumerate(detector.columns):
         mixed = rows.copy()
@@ -298,28 +313,38 @@ def build(name, detector, rows, frame, result, setup, config):
 def explore(args, config):
     """What the catalogue holds, by label."""
     path = pathlib.Path(args.out) / "reports" / "captures-explore.md"
-    export.write(path, captures_report.explored(pathlib.Path(args.data or "")).encode())
+    export.write(path, captures_report.explored(pathlib.Path(args.data or ""), config).encode())
     say(f"wrote {path}")
 
 
 def report(args, config):
     """Markdown and plots of each model. Scans captures/test with the exported files, once for the same
-    files: it only reports."""
+    files and the same picket: it only reports."""
     work, folder = Work(args.work, "captures"), captures_rows.folder(pathlib.Path(args.data or ""))
-    measured, told = work.get("measured"), {}
+    measured, told, labs = work.get("measured"), {}, captures_rows.lab_folders(folder, config)
+    picket = pathlib.Path(args.picket or PICKET)
+    base = hashlib.sha256(b"".join(path.read_bytes() for path in (
+        picket, folder / "catalogue.csv", *(lab / "labels.csv" for lab in labs))))
     for name in [*measured, config["before"]]:
         model = pathlib.Path(args.out) / f"{name}.onnx"
-        key = f"scanned-{name}-{hashlib.sha256(model.read_bytes() if model.exists() else b'').hexdigest()[:16]}"
+        digest = base.copy()
+        digest.update(model.read_bytes() if model.exists() else b"")
+        key = f"scanned-{name}-{digest.hexdigest()[:16]}"
         try:
             told[name] = work.get(key)
         except DataError:
-            told[name] = scanned(args.picket or PICKET, folder, model if model.exists() else name)
+            told[name] = scanned(picket, folder, labs, model if model.exists() else name)
             work.keep(key, told[name])
     captures_report.write(pathlib.Path(args.out) / "reports", config, work.get("setup"), work.get("results"),
                           measured, work.get("fitted"), told, work.get("frames"))
 
 
-def scanned(picket, folder, model):
+def scanned(picket, folder, labs, model):
     """What `picket scan` finds with a model, by split."""
-    return {"foreign": scans.measure(picket, folder, "train", [model], lambda row: not captures_rows.accepted(row["license"])),
-            "test": scans.measure(picket, folder, "test", [model]), "lab": scans.measure_lab(picket, folder, [model])}
+    out = {"foreign": scans.measure(picket, folder, "train", [model], lambda row: not captures_rows.accepted(row["license"])),
+           "test": scans.measure(picket, folder, "test", [model])}
+    for figures in out.values():
+        if figures.refused:
+            raise DataError(f"picket scan refuses {len(figures.refused)} captures, first {figures.refused[0]}")
+    rows, counts = zip(*(scans.measure_lab(picket, lab, [model]) for lab in labs))
+    return out | {"lab": (sum(rows, []), {k: v for count in counts for k, v in count.items()})}

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import ipaddress
+import pathlib
 import struct
 import subprocess
 from dataclasses import dataclass, fields, replace
@@ -19,7 +20,7 @@ from itertools import compress
 import numpy as np
 import pandas as pd
 
-from ..captures import first_packet, networks
+from ..captures import first_packet, networks, opened
 from ..data import DataError
 
 SLACK = 1e-3  # s, for labels with rounded times
@@ -94,9 +95,20 @@ def catalogue(data, split="train", levels=("high", "medium")):
     return out
 
 
-def lab(data):
-    """The lab's Captures."""
-    place, runs = folder(data) / "lab", {}
+def labs(data, config):
+    """The Captures of the data folder's lab, and of this package's own."""
+    return [c for place in lab_folders(data, config) for c in lab(place)]
+
+
+def lab_folders(data, config):
+    """Where labs are: labels.csv and captures."""
+    own = [pathlib.Path(__file__).parents[1] / config["lab"]] if config["lab"] else []
+    return [folder(data) / "lab", *own]
+
+
+def lab(place):
+    """A lab's Captures."""
+    runs = {}
     for row in _read(place / "labels.csv"):
         runs.setdefault(row["capture"], []).append(row)
     out = []
@@ -126,8 +138,9 @@ def _read(path):
 
 def cut(path, expression):
     """The packets of a capture that a tcpdump expression selects, as bytes of a pcap."""
-    done = subprocess.run(["tcpdump", "--nano", "-r", str(path), "-w", "-", *([expression] if expression else [])],
-                          capture_output=True)
+    with opened(path) as file:
+        done = subprocess.run(["tcpdump", "--nano", "-r", "-", "-w", "-", *([expression] if expression else [])],
+                              input=file.read(), capture_output=True)
     if done.returncode != 0 and len(done.stdout) < 24:
         raise DataError(f"tcpdump {path}: {done.stderr.decode(errors='replace').strip().splitlines()[-1]}")
     return done.stdout
@@ -239,8 +252,6 @@ def extract(picket, blob):
     if done.returncode != 0:
         raise DataError(f"picket extract: {done.stderr.decode(errors='replace').strip()}")
     frame = pd.read_csv(io.BytesIO(done.stdout), low_memory=False)
-    # `picket scan` does not score a connection's last row when it says nothing new after the one before.
-    frame = frame.drop_duplicates(["community_id", "start", "end", "fwd_packets", "bwd_packets"], ignore_index=True)
     for column in ("start", "end"):
         frame[column] = pd.to_datetime(frame[column], utc=True, format="ISO8601").astype("int64") / 1e9
     return frame
@@ -329,13 +340,13 @@ def plays(capture, config):
 
 
 def thin(frame, most, seed):
-    """At most `most` rows of each capture, play and kind, drawn by lot."""
+    """At most `most` rows of each capture, group, play and kind, drawn by lot."""
     if frame is None or not len(frame):
         return frame
     digest = hashlib.sha256(f"{seed} {frame['name'].iloc[0]} {frame['play'].iloc[0]}".encode())
     rng = np.random.default_rng(int.from_bytes(digest.digest()[:8], "little"))
     order = pd.Series(rng.random(len(frame)), index=frame.index)
-    place = order.groupby([frame["label"], frame["kind"]]).rank()
+    place = order.groupby([frame["label"], frame["kind"], frame["group"]]).rank()
     return frame[place <= most]
 
 

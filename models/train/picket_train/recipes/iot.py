@@ -88,8 +88,6 @@ def notebook_scores(rows, config):
 
 def evaluate(args, config):
     """The notebook's figures, chance, cross-validation and the permutation test."""
-    if args.leave_out:
-        raise data.DataError("--leave-out needs kinds of attacks, and this data set names none")
     frame, _ = load(args.data)
     truth, work = frame["label"].to_numpy(int), Work(args.work, "iot")
     fitted, share = work.get("fitted"), config["nominal"]

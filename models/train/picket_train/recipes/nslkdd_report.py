@@ -307,9 +307,6 @@ traffic takes the same columns, but in this model they change no score."""
 
 def _limits(r):
     strict = r.mean("test", min(r.rates))
-    missing = ("An infinite input scores as the largest finite one, a missing one (NaN) takes each tree's "
-               "default branch" if r.spec["kind"] == "xgboost" else
-               "The runtime puts a column's typical value in place of NaN and infinities")
     return f"""
 ## Limits
 
@@ -323,7 +320,8 @@ def _limits(r):
   protocol other than TCP, UDP and ICMP likewise.
 - `duration` has whole seconds in NSL-KDD, and `burstiness` here is computed from them: a duration
   with fractions gives other scores. Rates have two decimals.
-- {missing}; neither occurs in the training data.
+- The runtime puts a column's typical value in place of NaN and infinities; neither occurs in the
+  training data.
 - Same platform, same package versions and same seed give the same file byte for byte."""
 
 
@@ -441,9 +439,9 @@ def _notebook(told):
         for key, where in (("own", "its own rows" if name == "isolation forest" else "its own validation part"),
                            ("test", "KDDTest+")):
             runs = [one["models"][name][key] for one in told]
-            figures = metrics.mean_sd([{k: run[k] for k in ("accuracy", "precision", "recall", "fpr", "auc",
+            figures = metrics.mean_sd([{k: run[k] for k in ("accuracy", "f1", "precision", "recall", "fpr", "auc",
                                                             "false positives", "false negatives")} for run in runs])
-            rows.append([f"{name}, {where}", *(digits(figures[k]) for k in ("accuracy", "precision", "recall",
+            rows.append([f"{name}, {where}", *(digits(figures[k]) for k in ("accuracy", "f1", "precision", "recall",
                                                                             "fpr", "auc")),
                          *(f"{figures[k][0]:,.0f}" for k in ("false positives", "false negatives"))])
     latency = [[name, *(f"{value:.2f}" for value in told[0]["models"][name]["latency"])]
@@ -462,7 +460,7 @@ Content columns included, four services told apart, columns that correlate above
 isolation forest of 200 trees on four columns with contamination .003, random forest of 150 trees of depth 12
 with class weights, XGBoost of 200 trees of depth 8; threshold .5. {len(told)} seeds.
 
-{report.table(["model, scored on", "accuracy", "precision", "recall", "FPR", "AUC", "false positives",
+{report.table(["model, scored on", "accuracy", "F1", "precision", "recall", "FPR", "AUC", "false positives",
                "false negatives"], rows)}
 
 The first line of each pair is what the notebook reports, the second what happens on traffic of another day.
@@ -512,7 +510,7 @@ false-positive rates of KDDTest+:
                "attacks missed a day"], rows)}
 
 The lesson is the first column: at any rate that a benchmark supports, a busy link gives thousands of
-false alarms a day. Thresholds are for the site's own traffic (`picket calibrate`).
+false alarms a day. Thresholds are for the site's own traffic (`--threshold`).
 
 The notebook's own sum, on its validation part and first seed: XGBoost has {saved:.3%} fewer false positives than the
 random forest, "monthly savings" of {monthly:,.0f} USD. It multiplies a share of a day's packets by a year's
