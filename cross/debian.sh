@@ -4,7 +4,8 @@
 #
 #	sh cross/debian.sh RELEASE ARCH DIR PACKAGE...	leaves DIR/root and DIR/packages (name version sha256)
 #
-# apt finds them in the mirror this machine uses for Debian and checks them against Debian's signatures.
+# apt finds them in the mirrors this machine uses for Debian and its security fixes, and checks them against Debian's
+# signatures. Without a good mirror of the fixes it says so and goes on. What DIR holds of the same is kept, however old.
 set -eu
 
 release=$1 arch=$2 dir=$3
@@ -18,22 +19,31 @@ keys=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -r $keys ] || die "apt-get install debian-archive-keyring"
 stamp="$release $arch $*"
 [ "$(cat "$dir/done" 2>/dev/null)" != "$stamp" ] || exit 0
-mirror=$(sed -n 's/^URIs: *\([^ ]*\/debian\)\/* *$/\1/p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\/debian\)\/* .*/\2/p' \
-	/etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1)
+mirror_of() { # NAME
+	sed -n "s/^URIs: *\([^ ]*\/$1\)\/* *$/\1/p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\/$1\)\/* .*/\2/p" \
+		/etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1
+}
+mirror=$(mirror_of debian) security=$(mirror_of debian-security)
 [ -n "$mirror" ] || die "no mirror of Debian in /etc/apt/sources.list or sources.list.d"
 
 rm -rf "$dir"
 mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial" "$dir/apt/empty" "$dir/root"
 dir=$(cd "$dir" && pwd)
 : >"$dir/apt/status"
-echo "deb [signed-by=$keys] $mirror $release main" >"$dir/apt/sources.list"
+main="deb [signed-by=$keys] $mirror $release main"
+echo "$main" >"$dir/apt/sources.list"
+[ -z "$security" ] || echo "deb [signed-by=$keys] $security $release-security main" >>"$dir/apt/sources.list"
 apt() {
 	apt-get -qq -o Dir::State="$dir/apt" -o Dir::State::status="$dir/apt/status" -o Dir::Cache="$dir/apt" \
 		-o Dir::Etc::sourcelist="$dir/apt/sources.list" -o Dir::Etc::sourceparts="$dir/apt/empty" \
 		-o Dir::Etc::preferencesparts="$dir/apt/empty" -o APT::Architecture="$arch" -o APT::Architectures="$arch" \
 		-o Acquire::Languages=none -o APT::Sandbox::User=root "$@"
 }
-apt update >&2
+if [ -z "$security" ] || ! said=$(apt update 2>&1); then
+	echo "debian.sh: $release for $arch comes without the fixes since its last point release: ${said:-no debian-security in /etc/apt}" | head -n 1 >&2
+	echo "$main" >"$dir/apt/sources.list"
+	apt update >&2
+fi
 apt -y -d --no-install-recommends install "$@" >&2
 for deb in "$dir"/apt/archives/*.deb; do
 	# in parts, because /lib is a link in the older ones of a root and a folder in the newer

@@ -2,6 +2,7 @@
 # Packs what build.sh made of a target into build/release: tar.gz, one file, deb, rpm, apk, ipk, SBOM.
 #
 #	sh cross/package.sh TARGET
+#	sh cross/package.sh version	prints what the packages make of VERSION: deb's, rpm's and ipk's, and apk's
 #
 # deb and rpm of amd64 and arm64 use the system's C library. All else brings its own: apk and ipk are for systems with
 # musl, and Debian's build of ONNX Runtime for armv7 and riscv64 needs a newer glibc than most boards have. Where the
@@ -10,24 +11,32 @@ set -eu
 cd "$(dirname "$0")/.."
 
 target=$1
-# shellcheck source=/dev/null
-. "cross/$target.sh"
 nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 version=${VERSION:-devel}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
+
+# Packages want numbers: v1.2.3-rc1 is 1.2.3~rc1, which sorts before 1.2.3; v1.2.3-4-gabc is 1.2.3+4.gabc; a commit
+# without a tag is 0.0.0 and its day.
+day=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y%m%d)
+case $version in
+v[0-9]*.[0-9]* | [0-9]*.[0-9]*)
+	numbers=$(echo "${version#v}" | sed 's/-\(alpha\|beta\|pre\|rc\)/~\1/; s/-/+/; s/-/./g') ;;
+*) numbers=0.0.0+git$day.$(echo "$version" | tr -c '[:alnum:]\n' .) ;;
+esac
+apknumbers=$(echo "$numbers" | sed 's/~\([a-z]*\)\.\{0,1\}/_\1/; s/+git\([0-9]*\).*/_git\1/; s/+\([0-9]*\).*/_p\1/')
+if [ "$target" = version ]; then
+	echo "$numbers $apknumbers"
+	exit
+fi
+
+# shellcheck source=/dev/null
+. "cross/$target.sh"
 in=build/cross/$target
 out=build/release
 tmp=build/cross/$target/stage
 rm -rf "$tmp"
 mkdir -p "$out" "$tmp/doc"
-
-# Packages want numbers: v1.2.3-4-gabc is 1.2.3+4.gabc; a commit without a tag is 0.0.0 and its day.
-day=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y%m%d)
-case $version in
-v[0-9]*.[0-9]* | [0-9]*.[0-9]*) numbers=$(echo "${version#v}" | sed 's/-/+/; s/-/./g') ;;
-*) numbers=0.0.0+git$day.$(echo "$version" | tr -c '[:alnum:]\n' .) ;;
-esac
 
 # What is the same for all: man pages and completions from a picket that runs here, config, licences.
 host=build/cross/amd64/picket
@@ -96,6 +105,7 @@ tree() {
 	fi
 	find "$1" -type d -exec chmod 755 {} +
 	find "$1" -type f -exec chmod u=rwX,go=rX {} +
+	find "$1" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
 }
 
 # package FORMAT ARCH VERSION TREE
@@ -104,6 +114,7 @@ package() {
 		go run "$nfpm" package -f cross/nfpm.yaml -p "$1" -t "$out/" >/dev/null
 }
 
+touch -d "@$SOURCE_DATE_EPOCH" cross/files/* # apk tells the time of scripts, too
 export PACKAGE_C='' PACKAGE_CXX=''
 case $library in
 debian) kind=folder ;;
@@ -122,11 +133,20 @@ fi
 package rpm "$rpm" "$numbers" "$tmp/systemd"
 PACKAGE_C='' PACKAGE_CXX=''
 tree "$tmp/openrc" one openrc
-package apk "$apk" "$(echo "$numbers" | sed 's/+git\([0-9]*\).*/_git\1/; s/+\([0-9]*\).*/_p\1/')" "$tmp/openrc"
+package apk "$apk" "$apknumbers" "$tmp/openrc"
 # OpenWrt has an architecture for every core; this runs on all of a kind, so opkg is not to ask.
 tree "$tmp/procd" one procd
 package ipk all "$numbers" "$tmp/procd"
-mv "$out/picket_${numbers}_all.ipk" "$out/picket_${numbers}_$target.ipk"
+# opkg looks for as many bytes as the control file says; nfpm says KiB, and knows nothing of what unpacks itself.
+bytes=$(($(du -sb "$tmp/procd" | cut -f1) + $(du -sb "$in/folder" | cut -f1)))
+archive() { tar --format=gnu --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -c -C "$@" | gzip -9n; }
+mkdir -p "$tmp/ipk/control"
+tar -xzf "$out/picket_${numbers}_all.ipk" -C "$tmp/ipk"
+tar -xzf "$tmp/ipk/control.tar.gz" -C "$tmp/ipk/control"
+sed -i "s/^Installed-Size: .*/Installed-Size: $bytes/" "$tmp/ipk/control/control"
+archive "$tmp/ipk/control" . >"$tmp/ipk/control.tar.gz"
+archive "$tmp/ipk" ./debian-binary ./control.tar.gz ./data.tar.gz >"$out/picket_${numbers}_$target.ipk"
+rm "$out/picket_${numbers}_all.ipk"
 
 # tar.gz: what was built, beside each other.
 name=picket-$version-linux-$target

@@ -332,7 +332,7 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"10.77.1.66", "998 tcp ports", "ANOMALOUS", "src_ports_600s 30", "<svg"} {
+	for _, want := range []string{"10.77.1.66", "998 tcp ports", "ANOMALOUS", "victim_ports_60s 32", "<svg"} {
 		if !bytes.Contains(b, []byte(want)) {
 			t.Errorf("no %q in the page", want)
 		}

@@ -9,9 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A compression is a program, as build.sh calls it, and what undoes its work.
@@ -74,7 +78,7 @@ func ownFolder(t *testing.T) string {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := private(dir); err != nil {
+	if err := private(dir, false); err != nil {
 		t.Fatalf("the tests' temporary folder will not do: %v", err)
 	}
 	return dir
@@ -163,6 +167,17 @@ func TestTidy(t *testing.T) {
 	if err := stale.replace(place, filepath.Join(place, stale.id)); err != nil {
 		t.Fatal(err)
 	}
+	// What a kill left, and what somebody unpacks into.
+	killed, busy := filepath.Join(place, ".new-killed"), filepath.Join(place, ".new-busy")
+	half := filepath.Join(place, strings.Repeat("0", len(old.id)))
+	if err := errors.Join(os.MkdirAll(filepath.Join(killed, "fresh"), 0o700), os.Mkdir(busy, 0o700), os.Mkdir(half, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	unpacking, err := lock(busy, unix.LOCK_EX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unpacking.Close()
 	fresh, _ := packed(t, "new")
 	if _, err := fresh.in(place); err != nil {
 		t.Fatal(err)
@@ -172,6 +187,24 @@ func TestTidy(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(place, stale.id)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the one that does not run: %v", err)
+	}
+	for _, dir := range []string{killed, half} {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("what a kill left, %s: %v", dir, err)
+		}
+	}
+	if _, err := os.Stat(busy); err != nil {
+		t.Errorf("what somebody unpacks into: %v", err)
+	}
+	// Not only when it unpacks: the one that ran at the upgrade has ended.
+	if err := stale.replace(place, filepath.Join(place, stale.id)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fresh.in(place); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(place, stale.id)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the one that ended since: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(place, "notes")); err != nil {
 		t.Error(err)
@@ -188,7 +221,7 @@ func TestPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, d := range []string{dir, below} {
-		if err := private(d); err == nil || !strings.Contains(err.Error(), "others can write to "+dir) {
+		if err := private(d, true); err == nil || !strings.Contains(err.Error(), "others can write to "+dir) {
 			t.Errorf("%s: %v", d, err)
 		}
 	}
@@ -196,6 +229,106 @@ func TestPrivate(t *testing.T) {
 	if _, err := p.in(below); err == nil {
 		t.Error("unpacked where others can write")
 	}
+	// Sticky, as /tmp is: what lies in it will do, and it itself will not.
+	if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.in(below); err != nil {
+		t.Errorf("below a sticky folder: %v", err)
+	}
+	if _, err := p.in(filepath.Join(dir, "new")); err != nil {
+		t.Errorf("a new folder below a sticky one: %v", err)
+	}
+	if _, err := p.in(dir); err == nil {
+		t.Error("unpacked into a sticky folder")
+	}
+}
+
+// Where it may not unpack it leaves nothing.
+func TestNoTrace(t *testing.T) {
+	p, _ := packed(t, "program")
+	place := ownFolder(t)
+	if err := os.Chmod(place, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.in(filepath.Join(place, ".cache/picket")); err == nil {
+		t.Error("unpacked where others can write")
+	}
+	if left, err := os.ReadDir(place); len(left) != 0 || err != nil {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// A folder of files that is a link, or that others may write to, is not used.
+func TestFolderTrusted(t *testing.T) {
+	p, _ := packed(t, "program")
+	place := ownFolder(t)
+	dir, err := p.in(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := filepath.Join(ownFolder(t), "files")
+	for name, spoil := range map[string]func() error{
+		"a link":                   func() error { return errors.Join(os.Rename(dir, elsewhere), os.Symlink(elsewhere, dir)) },
+		"others write":             func() error { return os.Chmod(dir, 0o777) },
+		"others write, sticky":     func() error { return os.Chmod(dir, 0o777|os.ModeSticky) },
+		"others write, a file too": func() error { return os.Chmod(filepath.Join(dir, Program), 0o777|os.ModeSticky) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		if p.check(dir) == nil {
+			t.Errorf("%s: not noticed", name)
+		}
+		if _, err := p.in(place); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := p.check(dir); err != nil {
+			t.Errorf("%s: not mended: %v", name, err)
+		}
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", "/home/user/.cache")
+	t.Setenv("CACHE_DIRECTORY", "/given")
+	t.Setenv("STATE_DIRECTORY", "")
+	t.Setenv("TMPDIR", "/tmp")
+	for euid, want := range map[int][]string{
+		0:    {"/given/program", "/var/cache/picket/program", "/home/user/.cache/picket", "/tmp/picket-0"},
+		1000: {"/given/program", "/home/user/.cache/picket", "/var/cache/picket/program", "/tmp/picket-1000"},
+	} {
+		if got := places(euid); !slices.Equal(got, want) {
+			t.Errorf("user %d: %q, want %q", euid, got, want)
+		}
+	}
+}
+
+// Whoever can read the files can lock them, and is not to keep others from starting.
+func TestLockedByAnother(t *testing.T) {
+	p, _ := packed(t, "program")
+	place := ownFolder(t)
+	if err := p.replace(place, filepath.Join(place, p.id)); err != nil {
+		t.Fatal(err)
+	}
+	held, err := lock(filepath.Join(place, p.id, Loader), unix.LOCK_EX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		_, err := p.in(place)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it waits")
+	}
+	held.Close()
 }
 
 // Whatever byte is changed: the files come out as they went in, or not at all.

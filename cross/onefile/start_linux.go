@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +27,7 @@ func Start(decompress Decompression) error {
 		return fmt.Errorf("start: %w", err)
 	}
 	var why []error
-	for _, place := range places() {
+	for _, place := range places(os.Geteuid()) {
 		dir, err := p.in(place)
 		if err == nil {
 			return run(filepath.Join(dir, Loader), []string{"--library-path", dir}, filepath.Join(dir, Program), os.Environ())
@@ -50,9 +51,12 @@ func run(loader string, options []string, program string, env []string) error {
 	return fmt.Errorf("start %s: %w", loader, unix.Exec(loader, append(args, os.Args[1:]...), env))
 }
 
-// places are the folders to unpack into, best first: the package's own, what systemd gave to the service, the user's
-// cache, the system's, temporary files.
-func places() []string {
+// system is for root, who may become another user, and read a model there again that only this one may read.
+const system = "/var/cache/picket/program"
+
+// places are the folders to unpack into, best first: the package's own, what systemd gave to the service, for root the
+// system's cache, the user's, the system's, temporary files.
+func places(euid int) []string {
 	var dirs []string
 	if exe, err := os.Executable(); err == nil {
 		own := filepath.Join(filepath.Dir(exe), "../lib/picket")
@@ -65,16 +69,25 @@ func places() []string {
 			dirs = append(dirs, filepath.Join(dir, "program"))
 		}
 	}
+	if euid == 0 {
+		dirs = append(dirs, system)
+	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		dirs = append(dirs, filepath.Join(dir, "picket"))
 	}
-	return append(dirs, "/var/cache/picket/program", filepath.Join(os.TempDir(), "picket-"+strconv.Itoa(os.Geteuid())))
+	if euid != 0 {
+		dirs = append(dirs, system)
+	}
+	return append(dirs, filepath.Join(os.TempDir(), "picket-"+strconv.Itoa(euid)))
 }
 
 // in returns the folder below place that holds the files, checked; it unpacks them if need be. Any number of processes
 // may do so at once: a folder appears whole, by rename. The folder stays locked while the program runs, which keeps the
 // next version, when it tidies up, from deleting it.
 func (p *pack) in(place string) (string, error) {
+	if err := private(existing(place), true); err != nil { // or root would leave a folder in the home of another
+		return "", err
+	}
 	if err := os.MkdirAll(place, 0o755); err != nil {
 		return "", cause(err)
 	}
@@ -82,15 +95,17 @@ func (p *pack) in(place string) (string, error) {
 	if err != nil {
 		return "", cause(err)
 	}
-	if err := private(place); err != nil {
+	if err := private(place, false); err != nil {
 		return "", err
 	}
 	dir := filepath.Join(place, p.id)
 	for range 3 { // a second process may win, or mend, between two steps
-		err := p.check(dir)
-		if err == nil {
-			return dir, lock(dir, unix.LOCK_SH, true)
+		running := hold(dir)
+		if p.check(dir) == nil {
+			tidy(place, p.id)
+			return dir, nil
 		}
+		running.Close()
 		if err := p.replace(place, dir); err != nil {
 			return "", err
 		}
@@ -98,12 +113,40 @@ func (p *pack) in(place string) (string, error) {
 	return "", fmt.Errorf("the files in %s change while they are read", dir)
 }
 
+// existing is what there is of a path, without links.
+func existing(path string) string {
+	for {
+		if real, err := filepath.EvalSymlinks(path); err == nil || path == filepath.Dir(path) {
+			return real
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+// hold locks a folder for the time that the program runs. It goes on without the lock where it cannot have it soon:
+// whoever may read a file may lock it, and is not to keep this from starting.
+func hold(dir string) folder {
+	for range 5 {
+		f, err := lock(filepath.Join(dir, Loader), unix.LOCK_SH)
+		if err == nil {
+			unix.FcntlInt(uintptr(f), unix.F_SETFD, 0) // outlives exec
+			return f
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond) // as long as somebody needs to tidy up
+	}
+	return -1
+}
+
 // replace unpacks into dir, out of which damaged files are moved first.
 func (p *pack) replace(place, dir string) error {
-	tmp, err := os.MkdirTemp(place, ".new-")
+	tmp, using, err := temporary(place)
 	if err != nil {
 		return cause(err)
 	}
+	defer using.Close()
 	defer os.RemoveAll(tmp)
 	fresh := filepath.Join(tmp, "fresh")
 	if err := os.Mkdir(fresh, 0o755); err != nil {
@@ -124,38 +167,88 @@ func (p *pack) replace(place, dir string) error {
 	if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return cause(err)
 	}
-	p.tidy(place)
 	return nil
 }
 
-// tidy deletes other versions that no process runs: flash is small.
-func (p *pack) tidy(place string) {
+const unfinished = ".new-" // begins the name of a folder that is being unpacked into, and is locked meanwhile
+
+// temporary makes such a folder. A process that tidies may delete it before it is locked.
+func temporary(place string) (string, folder, error) {
+	for range 10 {
+		dir, err := os.MkdirTemp(place, unfinished)
+		if err != nil {
+			return "", -1, err
+		}
+		using, err := lock(dir, unix.LOCK_EX)
+		if err == nil {
+			if _, err = os.Lstat(dir); err == nil {
+				return dir, using, nil
+			}
+			using.Close()
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, os.ErrNotExist) {
+			os.Remove(dir)
+			return "", -1, err
+		}
+	}
+	return "", -1, fmt.Errorf("%s is tidied all the time", place)
+}
+
+// tidy deletes other versions than id that no process runs, and what a process left that was killed while it unpacked:
+// flash is small.
+func tidy(place, id string) {
 	entries, _ := os.ReadDir(place)
 	for _, e := range entries {
-		if len(e.Name()) != len(p.id) || e.Name() == p.id || strings.Trim(e.Name(), "0123456789abcdef") != "" {
-			continue
-		}
 		dir := filepath.Join(place, e.Name())
-		if lock(dir, unix.LOCK_EX|unix.LOCK_NB, false) == nil {
+		locked := dir
+		if !strings.HasPrefix(e.Name(), unfinished) {
+			if len(e.Name()) != len(id) || e.Name() == id || strings.Trim(e.Name(), "0123456789abcdef") != "" {
+				continue
+			}
+			locked = filepath.Join(dir, Loader)
+		}
+		// Without the loader it is what a kill left of tidying up.
+		if f, err := lock(locked, unix.LOCK_EX); err == nil || errors.Is(err, os.ErrNotExist) {
 			os.RemoveAll(dir)
+			f.Close()
 		}
 	}
 }
 
-// lock locks a folder of files; with keep the lock outlives exec and ends with the process.
-func lock(dir string, how int, keep bool) error {
-	fd, err := unix.Open(filepath.Join(dir, Loader), unix.O_RDONLY|unix.O_NOFOLLOW, 0)
+// A folder is a lock on one, by its descriptor; negative: none.
+type folder int
+
+func (f folder) Close() {
+	if f >= 0 {
+		unix.Close(int(f))
+	}
+}
+
+// lock locks a file or folder, or says that it is locked.
+func lock(path string, how int) (folder, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return -1, err
 	}
-	if !keep {
-		defer unix.Close(fd)
+	if err := unix.Flock(fd, how|unix.LOCK_NB); err != nil {
+		unix.Close(fd)
+		return -1, err
 	}
-	return unix.Flock(fd, how)
+	return folder(fd), nil
 }
 
 // check reads every file of a folder and compares hashes, on all cores.
 func (p *pack) check(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is no folder", dir)
+	}
+	if err := trusted(dir, info, false); err != nil {
+		return err
+	}
 	results := make(chan error)
 	for _, f := range p.files {
 		go func() { results <- checkFile(filepath.Join(dir, f.name), f) }()
@@ -182,7 +275,7 @@ func checkFile(path string, want file) error {
 	if !info.Mode().IsRegular() || info.Size() != want.size || info.Mode().Perm()&0o111 == 0 {
 		return fmt.Errorf("%s was changed", path)
 	}
-	if err := trusted(path, info); err != nil {
+	if err := trusted(path, info, false); err != nil {
 		return err
 	}
 	h := sha256.New()
@@ -196,7 +289,8 @@ func checkFile(path string, want file) error {
 }
 
 // private says why others than this user and root could change what lies in dir, or that nothing can be run from there.
-func private(dir string) error {
+// A folder in which everybody may make files, but touch only their own, will do above it; as dir itself only with sticky.
+func private(dir string, sticky bool) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return err
@@ -209,7 +303,7 @@ func private(dir string) error {
 		if err != nil {
 			return cause(err)
 		}
-		if err := trusted(path, info); err != nil {
+		if err := trusted(path, info, sticky || path != dir); err != nil {
 			return err
 		}
 		if path == filepath.Dir(path) {
@@ -218,13 +312,14 @@ func private(dir string) error {
 	}
 }
 
-// trusted says why others than root and this user could change a file, or replace one in a folder that is not sticky.
-func trusted(path string, info os.FileInfo) error {
+// trusted says why others than root and this user could change a file, or what is in a folder; with sticky it is enough
+// that they cannot replace there what is not theirs.
+func trusted(path string, info os.FileInfo, sticky bool) error {
 	owner := int(info.Sys().(*syscall.Stat_t).Uid)
 	if owner != 0 && owner != os.Geteuid() {
 		return fmt.Errorf("%s belongs to another user", path)
 	}
-	if info.Mode().Perm()&0o022 != 0 && info.Mode()&os.ModeSticky == 0 {
+	if info.Mode().Perm()&0o022 != 0 && !(sticky && info.Mode()&os.ModeSticky != 0) {
 		return fmt.Errorf("others can write to %s", path)
 	}
 	return nil
