@@ -39,7 +39,7 @@ PROTOCOL = """
 - The threshold is the score that {loud} of the held-out normal captures reach with any one row: a capture is not
   silent with a single such row. The table below has other shares.
 - Captures of captures/train with other licences ("foreign" below) were never trained on. They were looked at
-  while the recipe was made, as a check beside the folds, so their figures flatter a little. Some forty designs were
+  while the recipe was made, as a check beside the folds, so their figures flatter a little. Some fifty designs were
   compared on both: from 45 to 123 columns, depth 2 to 6, weights, made-up attacks of several sizes, rows weighed
   anew by a first model's scores.
 - {looks}
