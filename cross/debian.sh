@@ -39,12 +39,16 @@ apt() {
 		-o Dir::Etc::preferencesparts="$dir/apt/empty" -o APT::Architecture="$arch" -o APT::Architectures="$arch" \
 		-o Acquire::Languages=none -o APT::Sandbox::User=root "$@"
 }
-if [ -z "$security" ] || ! said=$(apt update 2>&1); then
+fetch() {
+	apt update && apt -y -d --no-install-recommends install "$@"
+}
+if [ -z "$security" ] || ! said=$(fetch "$@" 2>&1); then
 	echo "debian.sh: $release for $arch comes without the fixes since its last point release: ${said:-no debian-security in /etc/apt}" | head -n 1 >&2
+	rm -rf "$dir/apt/lists" "$dir/apt/archives"
+	mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial"
 	echo "$main" >"$dir/apt/sources.list"
-	apt update >&2
+	fetch "$@" >&2
 fi
-apt -y -d --no-install-recommends install "$@" >&2
 for deb in "$dir"/apt/archives/*.deb; do
 	# in parts, because /lib is a link in the older ones of a root and a folder in the newer
 	dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$dir/root" --keep-directory-symlink

@@ -14,6 +14,8 @@ mkdir -p "$tmp/a/build/zig"
 git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tmp/a" 2>/dev/null || :
 for d in build/zig/[0-9]*; do cp -a "$d" "$tmp/a/build/zig/"; done
 [ "$target" = amd64 ] || cp --parents build/cross/amd64/picket "$tmp/a"
+# Debian's libraries are given, like the compiler: a mirror may change between the two.
+[ ! -e "build/cross/$target/debian/done" ] || cp -a --parents "build/cross/$target/debian" "$tmp/a"
 cp -a "$tmp/a" "$tmp/a longer name"
 for copy in a "a longer name"; do
 	echo "building and packing $target in $tmp/$copy"
