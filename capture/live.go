@@ -83,7 +83,7 @@ type InterfaceStats struct {
 	Name     string
 	Link     LinkType // once it was there
 	Up       bool
-	Away     error  // why not, as of the last look
+	Away     error  // why not, as of the last look; nil of one that is not up as Close was called
 	Received uint64 // that passed the filter, dropped ones included
 	Dropped  uint64 // by the kernel, because the ring was full
 	Freezes  uint64 // how often the ring was full

@@ -62,6 +62,9 @@ with_folder() {
 	done >>"$1/THIRD-PARTY"
 }
 
+# archive DIR [OPTION]... NAME...: a tar.gz that is the same each time.
+archive() { tar --format=gnu --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -c -C "$@" | gzip -9n; }
+
 # tree DIR native|folder|one INIT: a file system.
 tree() {
 	mkdir -p "$1/usr/bin" "$1/usr/lib/picket" "$1/usr/share/man/man1" "$1/usr/share/doc/picket" \
@@ -123,7 +126,7 @@ esac
 tree "$tmp/systemd" $kind systemd
 if [ $kind = native ]; then PACKAGE_C='libc6 (>= 2.28)' PACKAGE_CXX='libstdc++6 (>= 8)'; fi
 package deb "$debian" "$numbers" "$tmp/systemd"
-deb=$PWD/$out/picket_${numbers}_$debian.deb # nfpm's own xz is a tenth larger
+deb=$PWD/$out/picket_${numbers}_$debian.deb
 (cd "$tmp" && ar x "$deb" && xz -9e -T1 data.tar && rm "$deb" && ar rcD "$deb" debian-binary control.tar.gz data.tar.xz)
 if [ $kind = native ]; then PACKAGE_C='libc.so.6(GLIBC_2.28)(64bit)' PACKAGE_CXX='libstdc++.so.6(GLIBCXX_3.4.25)(64bit)'; fi
 if [ $kind = folder ]; then
@@ -139,7 +142,6 @@ tree "$tmp/procd" one procd
 package ipk all "$numbers" "$tmp/procd"
 # opkg looks for as many bytes as the control file says; nfpm says KiB, and knows nothing of what unpacks itself.
 bytes=$(($(du -sb "$tmp/procd" | cut -f1) + $(du -sb "$in/folder" | cut -f1)))
-archive() { tar --format=gnu --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -c -C "$@" | gzip -9n; }
 mkdir -p "$tmp/ipk/control"
 tar -xzf "$out/picket_${numbers}_all.ipk" -C "$tmp/ipk"
 tar -xzf "$tmp/ipk/control.tar.gz" -C "$tmp/ipk/control"
@@ -160,8 +162,7 @@ else
 	cp -r "$in/folder" "$top/lib"
 	with_folder "$top"
 fi
-tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --mode=u=rwX,go=rX -c -C "$tmp" "$name" |
-	gzip -9n >"$out/$name.tar.gz"
+archive "$tmp" --mode=u=rwX,go=rX "$name" >"$out/$name.tar.gz"
 
 cp "$in/one/picket" "$out/$name"
 go run ./cross/sbom "$in" "$version" "$goarch" >"$out/$name.cdx.json"

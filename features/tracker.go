@@ -13,9 +13,6 @@ import (
 const (
 	second        = int64(1e9)
 	activeTimeout = 60 * second
-	// maxStepBack is how far, unless a Config says otherwise, the clock of the packets
-	// may run back and be taken for packets out of order. Beyond it time starts anew.
-	maxStepBack = 60 * second
 	// maxTime bounds what is believed of a capture's clock: deadlines past it
 	// must not overflow.
 	maxTime = 1 << 62
@@ -216,10 +213,13 @@ type Config struct {
 	Early time.Duration
 	// StepBack is how far the clock of the packets may run back and be taken for packets
 	// out of order, for which it stands still; beyond it time starts anew, and all
-	// connections give their rows. 0 means a minute, which suits captures whose order
-	// nobody knows; a live source keeps its order, and wants a second.
+	// connections give their rows. 0 means DefaultStepBack; a live source keeps its
+	// order, and wants a second.
 	StepBack time.Duration
 }
+
+// DefaultStepBack suits captures whose order nobody knows.
+const DefaultStepBack = time.Minute
 
 // DefaultMaxConnections takes about 10 MB when full, and 29 MB with the columns of
 // all groups.
@@ -284,7 +284,7 @@ func stepBack(d time.Duration) (int64, error) {
 	if d < 0 {
 		return 0, fmt.Errorf("a step of %v back: give a time from 0", d)
 	}
-	return min(cmp.Or(int64(d), maxStepBack), maxTime), nil
+	return min(int64(cmp.Or(d, DefaultStepBack)), maxTime), nil
 }
 
 // Stats returns the counters so far.

@@ -415,7 +415,7 @@ func TestTicksChangeNothing(t *testing.T) {
 					tr.Tick(now - second) // back, and so without effect
 				}
 				now = max(now, ps[i].Time)
-				if ps[i].Time < now-maxStepBack {
+				if ps[i].Time < now-int64(DefaultStepBack) {
 					now = ps[i].Time
 				}
 				tr.Add(&ps[i])

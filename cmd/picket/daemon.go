@@ -223,7 +223,7 @@ func (d *daemon) lookout() {
 			for _, s := range w.Live.Stats() {
 				dropped += s.Dropped
 				why := ""
-				if !s.Up && s.Away != nil { // else it is closed
+				if s.Away != nil {
 					why = s.Away.Error()
 				}
 				if n > 0 || away[s.Name] == why {

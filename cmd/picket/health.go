@@ -106,7 +106,7 @@ func (d *daemon) measure() *health {
 		for k, s := range w.Live.Stats() {
 			if n == 0 {
 				h.Interfaces = append(h.Interfaces, ifaceHealth{Name: s.Name, Up: s.Up})
-				if !s.Up && s.Away != nil {
+				if s.Away != nil {
 					h.Problems = append(h.Problems, fmt.Sprintf("interface %s is away: %v", s.Name, s.Away))
 				}
 			}
@@ -209,6 +209,13 @@ func (d *daemon) metrics() ([]metrics.Metric, []string) {
 	gauge := func(name, help string, value float64, labels ...metrics.Label) {
 		add(metrics.Gauge, name, help, value, labels...)
 	}
+	state := func(name, help string, is bool, labels ...metrics.Label) {
+		value := 0.0
+		if is {
+			value = 1
+		}
+		gauge(name, help, value, labels...)
+	}
 	counter("packets_total", "Packets read.", h.Packets)
 	counter("bytes_total", "Octets of the packets read, on the wire.", h.Bytes)
 	for _, o := range outcomes {
@@ -216,11 +223,7 @@ func (d *daemon) metrics() ([]metrics.Metric, []string) {
 	}
 	for _, i := range h.Interfaces {
 		l := metrics.Label{Name: "interface", Value: i.Name}
-		up := 0.0
-		if i.Up {
-			up = 1
-		}
-		gauge("interface_up", "Whether the interface is there and up.", up, l)
+		state("interface_up", "Whether the interface is there and up.", i.Up, l)
 		counter("interface_received_packets_total", "Packets that passed the filter.", i.Received, l)
 		counter("interface_dropped_packets_total", "Packets dropped by the kernel, as the ring was full.", i.Dropped, l)
 		counter("interface_returns_total", "Times that the interface came back.", i.Returns, l)
@@ -249,11 +252,7 @@ func (d *daemon) metrics() ([]metrics.Metric, []string) {
 		counter("queue_written_bytes_total", "Octets written to the queue.", q.Written)
 	}
 	if b := h.Broker; b != nil {
-		up := 0.0
-		if b.Connected {
-			up = 1
-		}
-		gauge("broker_connected", "Whether there is a connection to a broker.", up)
+		state("broker_connected", "Whether there is a connection to a broker.", b.Connected)
 		counter("broker_connections_total", "Connections made.", b.Connections)
 	}
 	return all, h.Problems

@@ -177,8 +177,8 @@ func bomb(t *testing.T, model []byte, op string, n int) []byte {
 	return inGraph(t, model, extra)
 }
 
-// inGraph adds fields to the graph of a model.
-func inGraph(t *testing.T, model, extra []byte) []byte {
+// rewrite returns a model with another value in the place of each field that change gives one for.
+func rewrite(t *testing.T, model []byte, change func(num protowire.Number, value []byte) []byte) []byte {
 	t.Helper()
 	var out []byte
 	for len(model) > 0 {
@@ -187,9 +187,9 @@ func inGraph(t *testing.T, model, extra []byte) []byte {
 		if n < 0 || all < n {
 			t.Fatal("not a model")
 		}
-		if num == 7 {
-			graph, _ := protowire.ConsumeBytes(model[n:])
-			out = protowire.AppendBytes(protowire.AppendTag(out, 7, protowire.BytesType), append(slices.Clip(graph), extra...))
+		value, _ := protowire.ConsumeBytes(model[n:all])
+		if other := change(num, value); other != nil {
+			out = protowire.AppendBytes(protowire.AppendTag(out, num, protowire.BytesType), other)
 		} else {
 			out = append(out, model[:all]...)
 		}
@@ -198,26 +198,27 @@ func inGraph(t *testing.T, model, extra []byte) []byte {
 	return out
 }
 
+// inGraph adds fields to the graph of a model.
+func inGraph(t *testing.T, model, extra []byte) []byte {
+	t.Helper()
+	return rewrite(t, model, func(num protowire.Number, graph []byte) []byte {
+		if num != 7 {
+			return nil
+		}
+		return append(slices.Clip(graph), extra...)
+	})
+}
+
 // withProperty returns a model with another value of a metadata property.
 func withProperty(t *testing.T, model []byte, key, value string) []byte {
 	t.Helper()
 	old := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), key)
-	var out []byte
-	for len(model) > 0 {
-		num, typ, n := protowire.ConsumeTag(model)
-		all := n + protowire.ConsumeFieldValue(num, typ, model[max(n, 0):])
-		if n < 0 || all < n {
-			t.Fatal("not a model")
+	return rewrite(t, model, func(num protowire.Number, property []byte) []byte {
+		if num != 14 || !bytes.Contains(property, old) {
+			return nil
 		}
-		if num == 14 && bytes.Contains(model[:all], old) {
-			entry := protowire.AppendString(protowire.AppendTag(slices.Clip(old), 2, protowire.BytesType), value)
-			out = protowire.AppendBytes(protowire.AppendTag(out, 14, protowire.BytesType), entry)
-		} else {
-			out = append(out, model[:all]...)
-		}
-		model = model[all:]
-	}
-	return out
+		return protowire.AppendString(protowire.AppendTag(slices.Clip(old), 2, protowire.BytesType), value)
+	})
 }
 
 // TestModelText checks that what a model says of itself does not reach the terminal as a command.

@@ -15,6 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Main is the main of a launcher.
+func Main(decompress Decompression) {
+	fmt.Fprintln(os.Stderr, "picket:", Start(decompress))
+	os.Exit(2)
+}
+
 // Start unpacks what stands behind the running executable, where that was not done before, checks it, and becomes the
 // program in it with the same arguments. It returns only an error.
 func Start(decompress Decompression) error {

@@ -126,6 +126,7 @@ func (m *scorer) gather(rows *[]float32, values []float32) {
 // New returns a Detector, or an error that names the column which a model wants
 // and this build does not compute.
 func New(cfg Config) (*Detector, error) {
+	cfg.StepBack = cmp.Or(cfg.StepBack, features.DefaultStepBack)
 	d := &Detector{cfg: cfg, incidents: cfg.Incidents}
 	if d.incidents == nil {
 		d.incidents = NewIncidents()
@@ -315,7 +316,7 @@ func (d *Detector) Tick(now int64) {
 
 // catchUp publishes what is due at the time now, of a row or a tick.
 func (d *Detector) catchUp(now int64) {
-	if now < d.last-cmp.Or(int64(d.cfg.StepBack), maxStepBack) {
+	if now < d.last-int64(d.cfg.StepBack) {
 		d.advance(never - 1) // the clock was set back: what was open is over
 		d.last = now
 	}
@@ -360,9 +361,6 @@ func (d *Detector) drain() {
 	}
 	d.score()
 }
-
-// maxStepBack is how far the time of rows may run back unless Config.StepBack says, ns.
-const maxStepBack = 60 * second
 
 // Stats returns the counters so far. Those of a common table are of all its
 // Detectors.

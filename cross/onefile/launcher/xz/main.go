@@ -3,14 +3,6 @@
 // The front of the one file that packages carry: see package onefile.
 package main
 
-import (
-	"fmt"
-	"os"
+import "github.com/picket-ids/picket/cross/onefile"
 
-	"github.com/picket-ids/picket/cross/onefile"
-)
-
-func main() {
-	fmt.Fprintln(os.Stderr, "picket:", onefile.Start(onefile.XZ))
-	os.Exit(2)
-}
+func main() { onefile.Main(onefile.XZ) }
