@@ -4,5 +4,6 @@ goarch=arm64 goarm=
 cc="aarch64-linux-gnu.2.28"
 debian=arm64 multiarch=aarch64-linux-gnu loader=ld-linux-aarch64.so.1 rpm=aarch64 apk=aarch64
 machine=aarch64
-library=onnxruntime.sh # as for amd64, from the Go module onnxruntime_go
+cpu=cortex-a53
+library=onnxruntime.sh # as for amd64
 xz="--lzma2=preset=9e,dict=8MiB,lc=2,lp=2,pb=2"

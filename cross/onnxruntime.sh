@@ -3,14 +3,17 @@
 #
 #	sh cross/onnxruntime.sh DIR [ARCH]	leaves DIR/libonnxruntime.so, prints one line
 #
-# An installed library of version 1.21 or newer is linked to. Otherwise 1.21.0 is taken from a package
+# An installed library of version 1.21 or newer is linked to. Otherwise 1.22.0 is taken from a package
 # registry, must have a hash listed in onnxruntime.sha256 beside this script, and gets that hash
-# beside it, in libonnxruntime.so.sha256, which picket checks before it loads the library.
+# beside it, in libonnxruntime.so.sha256, which picket checks before it loads the library. With it comes
+# ThirdPartyNotices.txt, the licences of what is linked into it.
+#
+# 1.22.0, because on ARM 1.21.0 dies of an illegal instruction on Cortex-A53, A57 and A72 (microsoft/onnxruntime
+# issues 23957 and 24112), and because npm has it, too, which lacks 1.22.1. 1.26.0 scores random forests wrongly.
 # Both appear by rename, so runs side by side do no harm; a second run downloads nothing.
 set -eu
 
-version=1.21.0
-wrapper=github.com/yalue/onnxruntime_go@v1.19.0
+version=1.22.0
 table=$(dirname "$0")/onnxruntime.sha256
 
 die() {
@@ -43,11 +46,13 @@ sha() { sha256sum "$1" | cut -d' ' -f1; }
 # source_of SHA: the source that the table gives for a library of this architecture, or nothing.
 source_of() { awk -v h="$1" -v a="$arch" '$1 == h && $2 == a { print $4 }' "$table"; }
 
-# recent FILE: is it a library of 1.21 or newer? Its symbols carry the version, or its name does.
+# recent FILE: is it a library of 1.21 or newer, on arm64 of 1.22? Its symbols carry the version, or its name does.
 recent() {
 	v=$(grep -ao 'VERS_1\.[0-9][0-9]*' "$1" | head -n 1)
 	[ -n "$v" ] || v=$(readlink -f "$1" | grep -o '\.so\.1\.[0-9][0-9]*' || :)
-	[ "${v##*.}" -ge 21 ] 2>/dev/null
+	least=21
+	[ "$arch" != arm64 ] || least=22
+	[ "${v##*.}" -ge $least ] 2>/dev/null
 }
 
 # Already there?
@@ -83,33 +88,29 @@ if [ "$arch" = "$host" ]; then
 fi
 
 # Each from_ leaves the library in $tmp/lib or fails; what the tools said is in $tmp/log. pip goes first: its package
-# is a fifth of npm's, which carries five platforms.
+# is a tenth of npm's, which carries all platforms.
 # shellcheck disable=SC2317 # called by name
 from_pip() {
 	python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
 		--implementation cp --python-version 311 --abi cp311 \
-		--platform manylinux_2_27_x86_64 --platform manylinux_2_28_x86_64 \
+		--platform "manylinux_2_27_$machine" --platform "manylinux_2_28_$machine" \
 		-d "$tmp" "onnxruntime==$version" &&
 		python3 -m zipfile -e "$tmp"/onnxruntime-*.whl "$tmp/wheel" &&
-		mv "$tmp/wheel/onnxruntime/capi/libonnxruntime.so.$version" "$tmp/lib"
+		mv "$tmp/wheel/onnxruntime/capi/libonnxruntime.so.$version" "$tmp/lib" &&
+		mv "$tmp/wheel/onnxruntime/ThirdPartyNotices.txt" "$tmp/notices"
 }
 
+# npm's package has no notices, so that a release, which needs them, is made with pip.
 # shellcheck disable=SC2317
 from_npm() {
 	(cd "$tmp" && npm pack --silent "onnxruntime-node@$version" &&
-		tar -xzf "onnxruntime-node-$version.tgz" package/bin/napi-v3/linux/x64 &&
-		mv "package/bin/napi-v3/linux/x64/libonnxruntime.so.$version" lib)
-}
-
-# shellcheck disable=SC2317
-from_go() {
-	mod=$(go mod download -json "$wrapper" | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",*$/\1/p') &&
-		cp "$mod/test_data/onnxruntime_arm64.so" "$tmp/lib"
+		tar -xzf "onnxruntime-node-$version.tgz" "package/bin/napi-v6/linux/$npm" &&
+		mv "package/bin/napi-v6/linux/$npm/libonnxruntime.so.1" lib)
 }
 
 case $arch in
-amd64) sources="pip npm" need="python3 with pip (apt-get install python3-pip), or npm" ;;
-arm64) sources=go need="Go" ;;
+amd64) machine=x86_64 npm=x64 ;;
+arm64) machine=aarch64 npm=arm64 ;;
 *)
 	[ "$arch" = "$host" ] && die "ONNX Runtime for $arch comes with Debian 13: apt-get install libonnxruntime1.21"
 	die "ONNX Runtime for $arch is not fetched on another machine; on the board, Debian 13: apt-get install libonnxruntime1.21"
@@ -124,7 +125,7 @@ has() {
 }
 
 tried=
-for s in $sources; do
+for s in pip npm; do
 	has "$s" || continue
 	tried="$tried $s"
 	rm -f "$tmp/lib"
@@ -134,10 +135,11 @@ for s in $sources; do
 	chmod 644 "$tmp/lib"
 	echo "$h  libonnxruntime.so" >"$tmp/sum"
 	rm -f "$lib.sha256"
+	[ ! -e "$tmp/notices" ] || mv -f "$tmp/notices" "$dir/ThirdPartyNotices.txt"
 	mv -f "$tmp/lib" "$lib"
 	mv -f "$tmp/sum" "$lib.sha256"
 	echo "$lib: ONNX Runtime $version, $arch, from $s"
 	exit
 done
-[ -n "$tried" ] || die "to fetch ONNX Runtime for $arch, install $need; or install libonnxruntime 1.21 or newer"
+[ -n "$tried" ] || die "to fetch ONNX Runtime for $arch, install python3 with pip (apt-get install python3-pip), or npm; or install libonnxruntime 1.21 or newer"
 die "ONNX Runtime for $arch could not be fetched with$tried: $(tail -n 1 "$tmp/log")"

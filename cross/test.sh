@@ -4,7 +4,7 @@
 #
 #	bash cross/test.sh amd64 arm64 armv7 riscv64
 #
-# Each runs in a root of its own, by chroot: Debian 11 (glibc 2.31) for what uses the system's C library, a root with
+# The processor is the oldest that the target promises (cpu= in its file). Each runs in a root of its own, by chroot: Debian 11 (glibc 2.31) for what uses the system's C library, a root with
 # nothing but a static busybox for what brings its own. Everything happens in a user and mount namespace: what it
 # mounts and registers is gone with it.
 set -euo pipefail
@@ -55,7 +55,7 @@ mapfile -t models < <(find models -name '*.onnx' -printf '%f\n' | sort | sed 's/
 in_root() {
 	local root=$1
 	shift
-	env -i PATH=/usr/bin:/bin:/usr/sbin:/sbin "${with[@]}" chroot "$root" "$@"
+	env -i PATH=/usr/bin:/bin:/usr/sbin:/sbin QEMU_CPU="$cpu" "${with[@]}" chroot "$root" "$@"
 }
 with=()
 prepare() { # ROOT
@@ -193,6 +193,15 @@ command /usr/bin/picket run --config /etc/picket/picket.toml" ] || die "$target:
 	in_root "$bare" /bin/sh /prerm remove
 	[ -z "$(ls -A "$bare/usr/lib/picket" "$bare/var/cache/picket" | grep -v :)" ] || die "$target: removed, the ipk leaves $(ls -A "$bare/usr/lib/picket" "$bare/var/cache/picket")"
 	pass "$target ipk unpacks when installed, and cleans up"
+
+	if [ "$machine" = "$(uname -m)" ]; then # what ran above was not emulated
+		folder=build/cross/$target/folder
+		for model in "${models[@]}"; do
+			"qemu-$machine-static" -cpu "$cpu" "$folder/picket" --library-path "$folder" "$folder/picket.bin" model check "$model" \
+				>"$work/check" 2>&1 || die "$target, processor $cpu: model check $model fails: $(tail -n 3 "$work/check")"
+		done
+		pass "$target on a processor like $cpu: ${#models[@]} models good"
+	fi
 
 	# One file, where there is nothing else.
 	one=$work/$target-one

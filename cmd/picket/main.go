@@ -172,7 +172,7 @@ func printVersion(_ context.Context, args []string, std stdio) (int, error) {
 		v = info.Main.Version
 	}
 	fmt.Fprintf(std.out, "picket %s (%s, %s/%s)\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	if lib, err := onnx.OpenLibrary(*library); err != nil {
+	if lib, err := openLibrary(*library); err != nil {
 		fmt.Fprintf(std.out, "ONNX Runtime: %s\n", oneLine(err))
 	} else {
 		fmt.Fprintf(std.out, "ONNX Runtime %s (%s)\n", lib.Version, lib.Path)

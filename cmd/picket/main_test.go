@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 // needLibrary skips the test where there is no ONNX Runtime.
 func needLibrary(t *testing.T) {
 	t.Helper()
-	if _, err := onnx.OpenLibrary(""); err != nil {
+	if _, err := onnx.OpenLibrary("", nil); err != nil {
 		if os.Getenv("CI_REQUIRE_ORT") == "1" {
 			t.Fatal(err)
 		}

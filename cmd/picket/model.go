@@ -98,7 +98,7 @@ func sessions(library string, loaded []*onnx.Model, threshold float64) (opened [
 			s.Close()
 		}
 	}
-	lib, err := onnx.OpenLibrary(library)
+	lib, err := openLibrary(library)
 	if err != nil {
 		return nil, closeAll, err
 	}
@@ -242,7 +242,7 @@ func check(ctx context.Context, args []string, std stdio) (int, error) {
 		return 0, err
 	}
 	took := time.Since(from)
-	lib, err := onnx.OpenLibrary(*library)
+	lib, err := openLibrary(*library)
 	if err != nil {
 		return 0, err
 	}

@@ -141,6 +141,56 @@ func (v *vetting) run(ctx context.Context, data []byte, sum string) error {
 	if err != nil {
 		return err
 	}
+	said, err := v.child(ctx, library, data)
+	refused, isRefused := strings.CutPrefix(said, "refused: ")
+	crashed := new(crash)
+	switch {
+	case errors.As(err, &crashed):
+		return fmt.Errorf("the model crashed ONNX Runtime (%w)", crashed)
+	case err != nil:
+		return err
+	case said == "good: "+sum:
+		return nil
+	case isRefused && strings.Contains(refused, "bad_alloc"):
+		return fmt.Errorf("it wants more memory than the %d MiB that it is tried with: %s", vetMemory(len(data))>>20, refused)
+	case isRefused:
+		return errors.New(refused)
+	}
+	return fmt.Errorf("try it in a process of its own: the child answers %.40q, which is not picket's answer", said)
+}
+
+// openLibrary loads ONNX Runtime after a child process has loaded it and scored with it: a build for a newer processor
+// would end this process by a signal.
+func openLibrary(library string) (*onnx.Library, error) {
+	return onnx.OpenLibrary(library, new(vetting).tryLibrary)
+}
+
+// tryLibrary says whether the library runs on this machine. Where the child cannot be started, or is killed because
+// memory is short, nothing speaks against the library.
+func (v *vetting) tryLibrary(path string) error {
+	data, err := models.Read(models.Default)
+	if err != nil {
+		return err
+	}
+	said, err := v.child(context.Background(), path, data)
+	crashed := new(crash)
+	switch {
+	case errors.As(err, &crashed) && crashed.signal != syscall.SIGKILL:
+		return fmt.Errorf("it cannot run here (%w): %s", crashed, onnx.CrashRemedy())
+	case errors.Is(err, errSlow):
+		return fmt.Errorf("it cannot run here: %w", err)
+	case err != nil || strings.HasPrefix(said, "good: "):
+		return nil
+	}
+	if refused, ok := strings.CutPrefix(said, "refused: "); ok {
+		return errors.New(strings.TrimPrefix(refused, "load ONNX Runtime "+path+": "))
+	}
+	return fmt.Errorf("it cannot run here (it ends the process without an error): %s", onnx.CrashRemedy())
+}
+
+// child has a child process load the library, then the model, and score with it. It returns the line that the child
+// answers; a *crash when there is none.
+func (v *vetting) child(ctx context.Context, library string, data []byte) (said string, err error) {
 	limit := cmp.Or(v.timeout, vetTime)
 	timed, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -162,40 +212,48 @@ func (v *vetting) run(ctx context.Context, data []byte, sum string) error {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // for what holds its output open beyond its end
 	err = cmd.Run()
-	said, _, _ := strings.Cut(answer.String(), "\n")
-	refused, isRefused := strings.CutPrefix(said, "refused: ")
+	said, _, _ = strings.Cut(answer.String(), "\n")
 	exit := new(exec.ExitError)
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return "", ctx.Err()
 	case timed.Err() != nil:
-		return fmt.Errorf("it is not loaded and tried within %v", limit)
-	case err == nil && said == "good: "+sum:
-		return nil
-	case isRefused && strings.Contains(refused, "bad_alloc"):
-		return fmt.Errorf("it wants more memory than the %d MiB that it is tried with: %s", vetMemory(len(data))>>20, refused)
-	case isRefused:
-		return errors.New(refused)
+		return "", fmt.Errorf("%w than %v", errSlow, limit)
+	case strings.HasPrefix(said, "refused: "):
+		return said, nil
 	case errors.As(err, &exit):
-		return fmt.Errorf("the model crashed ONNX Runtime (%s)", crash(exit, words.String()))
+		return "", newCrash(exit, words.String())
 	case err != nil:
-		return fmt.Errorf("try it in a process of its own: %w", err)
+		return "", fmt.Errorf("try it in a process of its own: %w", err)
 	}
-	return fmt.Errorf("try it in a process of its own: %s answers %.40q, which is not picket's answer", cmd.Path, said)
+	return said, nil
 }
 
-// goSignal finds the signal in what Go says of a crash in C code, which it ends with an exit status of its own.
-var goSignal = regexp.MustCompile(`(?m)^(?:\[signal )?SIG[A-Z]+: ([a-z ]+)`)
+var errSlow = errors.New("loading and test scoring took longer")
 
-// crash says what ended a process that gave no answer.
-func crash(exit *exec.ExitError, words string) string {
-	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGKILL {
-		return fmt.Sprintf("signal: killed, as what takes more than %v of the processor or all the memory is", vetTime)
+// A crash is the end of a child that gave no answer.
+type crash struct {
+	signal syscall.Signal // 0: it ended by itself
+	text   string
+}
+
+func (c *crash) Error() string { return c.text }
+
+// goSignal finds the signal in what Go says of a crash in C code, which it ends with an exit status of its own.
+var goSignal = regexp.MustCompile(`(?m)^(?:\[signal )?(SIG[A-Z]+): ([a-z ]+)`)
+
+func newCrash(exit *exec.ExitError, words string) *crash {
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	if ok && status.Signaled() && status.Signal() == syscall.SIGKILL {
+		return &crash{syscall.SIGKILL, fmt.Sprintf("signal: killed: exceeded %v of CPU time or the memory limit", vetTime)}
 	}
 	if m := goSignal.FindStringSubmatch(words); m != nil {
-		return "signal: " + m[1]
+		return &crash{unix.SignalNum(m[1]), "signal: " + m[2]}
 	}
-	return exit.String()
+	if ok && status.Signaled() {
+		return &crash{status.Signal(), exit.String()}
+	}
+	return &crash{0, exit.String()}
 }
 
 // head keeps the first octets that are written to it and drops the rest.
@@ -237,7 +295,7 @@ func try(in io.Reader, library string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	lib, err := onnx.OpenLibrary(library)
+	lib, err := onnx.OpenLibrary(library, nil)
 	if err != nil {
 		return "", err
 	}

@@ -23,7 +23,6 @@ const EnvLibrary = "PICKET_ONNXRUNTIME"
 
 const (
 	minMinor = 21 // ONNX Runtime 1.21: the C API level that onnxruntime_go v1.19.0 asks for
-	cpus     = "/sys/devices/system/cpu/possible"
 	wayOut   = "install libonnxruntime1.21 (Debian 13 or newer) or set " + EnvLibrary + " to a libonnxruntime.so of version 1.21 or newer"
 )
 
@@ -46,9 +45,10 @@ var loaded struct {
 }
 
 // OpenLibrary finds ONNX Runtime as FindLibrary does, checks the file and loads it. The first library that loads
-// stays for the life of the process; later calls return it, or an error if they name another one.
+// stays for the life of the process; later calls return it, or an error if they name another one. try, unless nil,
+// is asked just before the file is loaded whether it runs on this machine: a library that does not ends the process.
 // After an error a new call tries again. The error for a library that is absent is an ErrNoLibrary.
-func OpenLibrary(path string) (*Library, error) {
+func OpenLibrary(path string, try func(path string) error) (*Library, error) {
 	loaded.Lock()
 	defer loaded.Unlock()
 	if loaded.Library != nil && (path == "" || path == loaded.Path) {
@@ -65,8 +65,10 @@ func OpenLibrary(path string) (*Library, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load ONNX Runtime %s: %w", path, err)
 	}
-	if _, err := os.Stat(cpus); err != nil && runtime.GOARCH == "arm64" {
-		return nil, fmt.Errorf("load ONNX Runtime %s: it would end this process, as it cannot read %s: mount /sys", path, cpus)
+	if try != nil {
+		if err := try(path); err != nil {
+			return nil, fmt.Errorf("load ONNX Runtime %s: %w", path, err)
+		}
 	}
 	if !strings.Contains(path, "/") {
 		path = "./" + path // dlopen looks a bare name up elsewhere
@@ -77,6 +79,22 @@ func OpenLibrary(path string) (*Library, error) {
 	}
 	loaded.Library = &Library{Path: path, Version: ort.GetVersion(), noisy: noisy}
 	return loaded.Library, nil
+}
+
+// CrashRemedy says what to do about a library that ends the process which loads it. ONNX Runtime on ARM reads what
+// the processors are, and crashes where it may not.
+func CrashRemedy() string {
+	if strings.HasPrefix(runtime.GOARCH, "arm") {
+		for file, remedy := range map[string]string{
+			"/sys/devices/system/cpu/possible": "mount /sys",
+			"/proc/cpuinfo":                    "mount /proc, and in a systemd unit leave out ProcSubset=pid",
+		} {
+			if b, err := os.ReadFile(file); err != nil || len(b) == 0 {
+				return fmt.Sprintf("it needs %s: %s", file, remedy)
+			}
+		}
+	}
+	return "use the library that picket is packed with, or set " + EnvLibrary + " to another build, of version 1.22 or newer"
 }
 
 // loadCause takes out of what the wrapper says the part that helps.

@@ -122,11 +122,11 @@ func TestOpenLibraryOnce(t *testing.T) {
 		t.Errorf("version %q", lib.Version)
 	}
 	for _, path := range []string{"", lib.Path} {
-		if again, err := OpenLibrary(path); again != lib || err != nil {
+		if again, err := OpenLibrary(path, nil); again != lib || err != nil {
 			t.Errorf("OpenLibrary(%q): %v, %v", path, again, err)
 		}
 	}
-	if _, err := OpenLibrary(os.Args[0]); err == nil || !strings.Contains(err.Error(), "already uses") {
+	if _, err := OpenLibrary(os.Args[0], nil); err == nil || !strings.Contains(err.Error(), "already uses") {
 		t.Errorf("another one: %v", err)
 	}
 }

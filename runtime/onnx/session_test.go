@@ -25,7 +25,7 @@ func testLibrary(t testing.TB) *Library {
 		}
 		t.Skipf("%v: run sh cross/onnxruntime.sh build/lib", err)
 	}
-	lib, err := OpenLibrary(path)
+	lib, err := OpenLibrary(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
