@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,29 +28,77 @@ const (
 // notInFile lists the flags that are for the command line only.
 var notInFile = []string{"config", "config-sample", "check", "help", "version"}
 
-// config is what a file says beyond flags.
+// config is what files say beyond flags.
 type config struct {
 	Suppress []detect.Suppression
+	Files    []string // that were read
 }
 
-// readConfig sets the flags of fs that a TOML file names and marks them Changed. What
-// is Changed already was given on the command line and stays; a list there replaces
-// the file's. So each FlagSet takes one file, after it was parsed. The error joins
+// readConfig sets the flags of set that a TOML file and those in conf.d beside it name and marks them Changed. Of files
+// that name the same flag the last one wins; what is Changed already was given on the command line and stays. A list
+// replaces another one, suppressions add up. So each FlagSet takes one config, after it was parsed. The error joins
 // every mistake, as FILE:LINE: what; some flags may be set all the same.
-func readConfig(path string, fs *pflag.FlagSet) (*config, error) {
+func readConfig(path string, set *pflag.FlagSet) (*config, error) {
+	more, err := dropIns(path)
+	cfg := &config{Files: append([]string{path}, more...)}
+	errs := []error{err}
+	var named []*pflag.Flag // by files: the next one may name them anew
+	given := map[string]bool{}
+	set.VisitAll(func(f *pflag.Flag) { given[f.Name] = f.Changed })
+	for _, name := range cfg.Files {
+		data, err := readBounded(name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("read config: %w", err))
+			continue
+		}
+		c, err := parseConfig(name, data, set)
+		if errs = append(errs, err); err == nil {
+			cfg.Suppress = append(cfg.Suppress, c.Suppress...)
+		}
+		set.VisitAll(func(f *pflag.Flag) {
+			if f.Changed && !given[f.Name] {
+				f.Changed = false
+				named = append(named, f)
+			}
+		})
+	}
+	for _, f := range named {
+		f.Changed = true
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// confDir is the directory beside a config file whose files are read after it.
+func confDir(path string) string { return filepath.Join(filepath.Dir(path), "conf.d") }
+
+// dropIns returns the files in conf.d, in the order of their names. Hidden ones are those of editors.
+func dropIns(path string) (files []string, err error) {
+	entries, err := os.ReadDir(confDir(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read config: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".toml") && e.Name()[0] != '.' {
+			files = append(files, filepath.Join(confDir(path), e.Name()))
+		}
+	}
+	return files, nil
+}
+
+func readBounded(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("read config: %w", err)
+		return nil, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err != nil {
-		return nil, fmt.Errorf("read config: %w", err)
+	if err == nil && len(data) > maxConfig {
+		err = fmt.Errorf("%s: larger than %d octets: is it the right file?", path, maxConfig)
 	}
-	if len(data) > maxConfig {
-		return nil, fmt.Errorf("read config %s: larger than %d octets: is it the right file?", path, maxConfig)
-	}
-	return parseConfig(path, data, fs)
+	return data, err
 }
 
 // configFile is a file on its way into a FlagSet. Only the parser of the TOML
@@ -487,7 +537,9 @@ func flagValues(f *pflag.Flag) []string {
 }
 
 const sampleHead = `# Picket's configuration: picket run --config FILE. Each key is a flag of picket run and
-# shown with its default. What the command line says wins. SIGHUP reads the file again.
+# shown with its default. Files conf.d/*.toml beside this one are read after it; where
+# several name a key the last one wins, and the command line wins over all. SIGHUP reads
+# them again.
 
 `
 

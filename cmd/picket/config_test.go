@@ -315,6 +315,70 @@ func TestConfigFile(t *testing.T) {
 	}
 }
 
+// TestConfigDropIns: files of conf.d are read after the file that it lies beside, in the order of their names.
+func TestConfigDropIns(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		files map[string]string
+		args  string
+		want  string // settings, or a regular expression for each line of the error
+		count int    // suppressions
+		wrong bool
+	}{
+		{"none", map[string]string{"conf.d/": ""}, "", `port=["1"]`, 0, false},
+		{"another key", map[string]string{"conf.d/a.toml": "filter = 'tcp'"}, "", `filter=["tcp"] port=["1"]`, 0, false},
+		{"the last wins", map[string]string{"conf.d/10-b.toml": "port = 2\nfilter = 'tcp'", "conf.d/9-a.toml": "filter = 'udp'"}, "", `filter=["udp"] port=["2"]`, 0, false},
+		{"with the default", map[string]string{"conf.d/a.toml": "port = 0"}, "", `port=["0"]`, 0, false},
+		{"a list replaces another", map[string]string{"conf.d/a.toml": "interface = ['b', 'c']", "conf.d/b.toml": "interface = 'd'"}, "", `interface=["d"] port=["1"]`, 0, false},
+		{"the command line wins", map[string]string{"conf.d/a.toml": "port = 2"}, "--port=3", `port=["3"]`, 0, false},
+		{"suppressions add up", map[string]string{"conf.d/a.toml": suppressOne, "conf.d/b.toml": "port = 2\n" + suppressOne + suppressOne}, "", `port=["2"]`, 3, false},
+		{"other names", map[string]string{"conf.d/a.toml~": "port = 2", "conf.d/.a.toml": "port = 2", "conf.d/a.conf": "port = 2", "conf.d/a.toml.dpkg-old": "port = 2"}, "", `port=["1"]`, 0, false},
+		{"mistakes of all", map[string]string{"picket.toml": "prot = 1", "conf.d/a.toml": "\nport = 'x'", "conf.d/b.toml": "port = 1\nport = 1"}, "",
+			"picket.toml:1: no key prot\n.*conf.d/a.toml:2: port wants\n.*conf.d/b.toml:2: port stands in line 1 already", 0, true},
+		{"a directory", map[string]string{"conf.d/a.toml/": ""}, "", "read config: .*conf.d/a.toml: is a directory", 0, true},
+		{"no directory", map[string]string{"conf.d": ""}, "", "read config: .*conf.d: not a directory", 0, true},
+	} {
+		dir := t.TempDir()
+		for name, text := range tc.files {
+			path := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasSuffix(name, "/") {
+				os.Mkdir(path, 0o700)
+			} else if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		main := filepath.Join(dir, "picket.toml")
+		if tc.files["picket.toml"] == "" {
+			if err := os.WriteFile(main, []byte("port = 1\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fs := gatewayFlags(t, strings.Fields(tc.args)...)
+		cfg, err := readConfig(main, fs)
+		switch {
+		case tc.wrong && err == nil:
+			t.Errorf("%s: taken", tc.name)
+		case tc.wrong:
+			want := strings.Split(tc.want, "\n")
+			lines := strings.Split(err.Error(), "\n")
+			for i := range want {
+				if len(lines) != len(want) || !regexp.MustCompile(want[i]).MatchString(lines[i]) {
+					t.Errorf("%s: %q, want %q", tc.name, lines, want)
+				}
+			}
+		case err != nil:
+			t.Errorf("%s: %v", tc.name, err)
+		case settings(fs) != tc.want || len(cfg.Suppress) != tc.count:
+			t.Errorf("%s: %s and %d suppressions, want %s and %d", tc.name, settings(fs), len(cfg.Suppress), tc.want, tc.count)
+		}
+	}
+}
+
+const suppressOne = "[[suppress]]\nreason = 'x'\nuntil = 2027-12-31\nport = 22\n"
+
 func TestChanged(t *testing.T) {
 	read := func(file string, args ...string) *pflag.FlagSet {
 		fs := gatewayFlags(t, args...)

@@ -44,7 +44,8 @@ type runFlags struct {
 	models      modelFlags
 	track       trackFlags
 	anonymize   anonymize.Config
-	suppress    []detect.Suppression // of the file alone
+	suppress    []detect.Suppression // of files alone
+	files       []string             // the config's, and conf.d
 	broker      mqtt.Config
 	assistant   bool
 	assistantAt string
@@ -64,7 +65,7 @@ const defaultState = "/var/lib/picket"
 func newRunFlags(std stdio) *runFlags {
 	r := &runFlags{set: flagSet("run", std), anonymize: anonymize.Config{Mode: anonymize.None}}
 	f := r.set
-	f.StringVar(&r.config, "config", "", "TOML file whose keys are the names of these flags; the command line wins")
+	f.StringVar(&r.config, "config", "", "TOML file whose keys are the names of these flags; conf.d/*.toml beside it is read after it, and the command line wins")
 	f.BoolVar(&r.check, "check", false, "check flags, config, models, keys and certificates, and end")
 	f.BoolVar(&r.sample, "config-sample", false, "print a config file that explains every key, and end")
 	f.StringArrayVarP(&r.interfaces, "interface", "i", nil, "network interface to watch; may be repeated")
@@ -110,7 +111,7 @@ func readFlags(args []string, std stdio, reload bool) (*runFlags, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.suppress = c.Suppress
+		r.suppress, r.files = c.Suppress, append(c.Files, confDir(r.config))
 	}
 	r.gateway = cmp.Or(r.gateway, hostname())
 	r.broker.Gateway = r.gateway
@@ -373,7 +374,8 @@ func (d *daemon) restrict() error {
 	r := d.flags
 	paths := sandbox.Paths{ReadOnly: sandbox.SystemReadable()}
 	// Directories, because what is renewed there is renamed into its place.
-	for _, file := range append([]string{r.config, r.models.key, r.broker.CAFile, r.broker.CertFile, r.broker.KeyFile, r.broker.PasswordFile}, r.models.names...) {
+	more := []string{r.models.key, r.broker.CAFile, r.broker.CertFile, r.broker.KeyFile, r.broker.PasswordFile}
+	for _, file := range slices.Concat(r.files, more, r.models.names) {
 		if file == "" {
 			continue
 		}

@@ -500,6 +500,19 @@ func TestRunReload(t *testing.T) {
 	hup("model = [\"nslkdd-xgboost\", \"nslkdd-isolation-forest\"]\n", good)
 	hup("model = \"none-such\"\n", "none-such")
 	hup("threshhold = 0.4\n", `threshold`)
+	dropIn := filepath.Join(filepath.Dir(file), "conf.d", "site.toml") // of a directory that comes after the start
+	if err := os.Mkdir(filepath.Dir(dropIn), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{"threshhold = 0.4": "site.toml:1: no key threshhold", "model = 'none-in-conf.d'": "none-in-conf.d"} {
+		if err := os.WriteFile(dropIn, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		hup("threshold = 0.4\n", want)
+	}
+	if err := os.Remove(dropIn); err != nil {
+		t.Fatal(err)
+	}
 	hup("max-connections = 500\n", "need a restart")
 	hup("onnxruntime = \"/none/such.so\"\n", "need a restart")
 	hup("[[suppress]]\nreason = \"test\"\nuntil = 2100-01-01\nsource = \"10.1.0.0/16\"\n", good)

@@ -11,11 +11,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +33,13 @@ import (
 const (
 	EnvUsername = "PICKET_MQTT_USERNAME"
 	EnvPassword = "PICKET_MQTT_PASSWORD"
+)
+
+// EnvCredentials names the directory in which systemd passes files to a service (LoadCredential=, systemd.exec(5)),
+// Credential the file of it whose first line is the password.
+const (
+	EnvCredentials = "CREDENTIALS_DIRECTORY"
+	Credential     = "mqtt-password"
 )
 
 // The kinds of topic; Config.Topic completes them.
@@ -68,7 +77,8 @@ type Config struct {
 	URLs []string
 
 	// Credentials: Username wins over the URL's, which wins over EnvUsername; the
-	// first line of PasswordFile wins over the URL's, which wins over EnvPassword.
+	// first line of PasswordFile wins over the URL's, which wins over EnvPassword, which
+	// wins over that of the file Credential in the directory EnvCredentials.
 	// A password in a URL of the command line is refused.
 	Username     string
 	PasswordFile string
@@ -121,7 +131,7 @@ type Config struct {
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&c.URLs, "mqtt", c.URLs, "publish events to this broker: mqtt[s]://[user@]host[:port] or ws[s]://host/path; may be given again for the nodes of a cluster, of which one is used at a time (none: do not publish)")
 	fs.StringVar(&c.Username, "mqtt-username", c.Username, "user name at the broker (empty: the URL's, or $"+EnvUsername+")")
-	fs.StringVar(&c.PasswordFile, "mqtt-password-file", c.PasswordFile, "file whose first line is the password (empty: the URL's, or $"+EnvPassword+")")
+	fs.StringVar(&c.PasswordFile, "mqtt-password-file", c.PasswordFile, "file whose first line is the password (empty: the URL's, $"+EnvPassword+", or systemd's credential "+Credential+")")
 	fs.StringVar(&c.CAFile, "mqtt-ca-file", c.CAFile, "PEM file of the authorities that may sign the broker's certificate (empty: the system's)")
 	fs.StringVar(&c.CertFile, "mqtt-cert-file", c.CertFile, "PEM file of this client's certificate (empty: none)")
 	fs.StringVar(&c.KeyFile, "mqtt-key-file", c.KeyFile, "PEM file of the key of --mqtt-cert-file (empty: none)")
@@ -178,16 +188,20 @@ func (c *Config) resolve(getenv func(string) string, commandLine []string) ([]*t
 		will:           c.Will,
 		onConnect:      c.OnConnect,
 	}
-	fromFile := ""
+	fromFile, credential := "", ""
+	var err error
 	if c.PasswordFile != "" {
-		b, err := os.ReadFile(c.PasswordFile)
-		line, _, _ := bytes.Cut(b, []byte("\n"))
-		fromFile = strings.TrimSuffix(string(line), "\r")
+		fromFile, err = firstLine(c.PasswordFile)
 		switch {
 		case err != nil:
 			mistake("read MQTT password file: %w", err)
 		case fromFile == "":
 			mistake("MQTT password file %s: its first line is empty", c.PasswordFile)
+		}
+	} else if dir := getenv(EnvCredentials); dir != "" {
+		// The unit passes an empty one while there is no password.
+		if credential, err = firstLine(filepath.Join(dir, Credential)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			mistake("read the MQTT password from systemd: %w", err)
 		}
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
@@ -237,7 +251,7 @@ func (c *Config) resolve(getenv func(string) string, commandLine []string) ([]*t
 			mistake("MQTT URL of %s: every user of this machine can read a password on the command line: use --mqtt-password-file or %s", t.addr, EnvPassword)
 		}
 		t.username = cmp.Or(c.Username, u.User.Username(), getenv(EnvUsername))
-		t.password = cmp.Or(fromFile, inURL, getenv(EnvPassword))
+		t.password = cmp.Or(fromFile, inURL, getenv(EnvPassword), credential)
 		if t.password != "" && t.username == "" {
 			mistake("MQTT password without a user name: set --mqtt-username or %s", EnvUsername)
 		}
@@ -291,6 +305,13 @@ func (c *Config) resolve(getenv func(string) string, commandLine []string) ([]*t
 		return nil, err
 	}
 	return targets, nil
+}
+
+// firstLine returns the first line of a file, without its end.
+func firstLine(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return strings.TrimSuffix(string(line), "\r"), err
 }
 
 func (c *Config) inFlight() int { return cmp.Or(c.InFlight, defaultInFlight) }

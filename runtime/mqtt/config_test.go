@@ -73,6 +73,18 @@ func TestCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := map[string]string{EnvUsername: "eu", EnvPassword: "ep"}
+	systemd, empty, broken := t.TempDir(), t.TempDir(), t.TempDir()
+	for dir, text := range map[string]string{systemd: "sp\n", empty: "\n"} {
+		if err := os.WriteFile(filepath.Join(dir, Credential), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(broken, Credential), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	with := func(dir string) map[string]string {
+		return map[string]string{EnvUsername: "eu", EnvCredentials: dir}
+	}
 	for name, tt := range map[string]struct {
 		config             Config
 		env                map[string]string
@@ -85,8 +97,17 @@ func TestCredentials(t *testing.T) {
 		"user in URL, rest in env": {config: Config{URLs: []string{"mqtt://u@h"}}, env: env, username: "u", password: "ep"},
 		"file over all":            {config: Config{URLs: []string{"mqtt://u:p@h"}, Username: "n", PasswordFile: file}, env: env, username: "n", password: "file's own "},
 		"password alone":           {env: map[string]string{EnvPassword: "p"}, err: "password without a user name"},
-		"no such file":             {config: Config{Username: "n", PasswordFile: file + "x"}, err: "no such file"},
-		"empty file":               {config: Config{Username: "n", PasswordFile: os.DevNull}, err: "first line is empty"},
+		"systemd's":                {env: with(systemd), username: "eu", password: "sp"},
+		"systemd's, empty":         {env: map[string]string{EnvCredentials: empty}},
+		"systemd's, none":          {env: with(t.TempDir()), username: "eu"},
+		"systemd's, a directory":   {env: with(broken), err: "read the MQTT password from systemd"},
+		"systemd's without a user": {env: map[string]string{EnvCredentials: systemd}, err: "password without a user name"},
+		"environment over systemd's": {env: map[string]string{EnvUsername: "eu", EnvPassword: "ep", EnvCredentials: systemd},
+			username: "eu", password: "ep"},
+		"URL over systemd's":  {config: Config{URLs: []string{"mqtt://u:p@h"}}, env: with(systemd), username: "u", password: "p"},
+		"file over systemd's": {config: Config{PasswordFile: file}, env: with(broken), username: "eu", password: "file's own "},
+		"no such file":        {config: Config{Username: "n", PasswordFile: file + "x"}, err: "no such file"},
+		"empty file":          {config: Config{Username: "n", PasswordFile: os.DevNull}, err: "first line is empty"},
 	} {
 		c := tt.config
 		c.Gateway = "g"
