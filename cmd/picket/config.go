@@ -26,7 +26,7 @@ const (
 )
 
 // notInFile lists the flags that are for the command line only.
-var notInFile = []string{"config", "config-sample", "check", "help", "version"}
+var notInFile = []string{"config", "config-sample", "check", "check-as", "help", "version"}
 
 // config is what files say beyond flags.
 type config struct {

@@ -36,6 +36,7 @@ type runFlags struct {
 
 	config        string
 	sample, check bool
+	checkAs       string
 
 	interfaces  []string
 	live        capture.LiveConfig
@@ -66,7 +67,8 @@ func newRunFlags(std stdio) *runFlags {
 	r := &runFlags{set: flagSet("run", std), anonymize: anonymize.Config{Mode: anonymize.None}}
 	f := r.set
 	f.StringVar(&r.config, "config", "", "TOML file whose keys are the names of these flags; conf.d/*.toml beside it is read after it, and the command line wins")
-	f.BoolVar(&r.check, "check", false, "check flags, config, models, keys and certificates, and end")
+	f.BoolVar(&r.check, "check", false, "check flags, config, models, keys, certificates and the rights to read them, and end")
+	f.StringVar(&r.checkAs, "check-as", "", "USER[:GROUP] who must be able to read the files, with --check (empty: that of --user, or, if root checks, one who owns nothing, as under systemd)")
 	f.BoolVar(&r.sample, "config-sample", false, "print a config file that explains every key, and end")
 	f.StringArrayVarP(&r.interfaces, "interface", "i", nil, "network interface to watch; may be repeated")
 	f.StringVarP(&r.live.Filter, "filter", "f", "", "judge only the packets that this tcpdump expression matches")
@@ -103,6 +105,7 @@ func readFlags(args []string, std stdio, reload bool) (*runFlags, error) {
 	if r.sample {
 		return r, nil
 	}
+	r.check = r.check || r.checkAs != ""
 	if r.set.NArg() > 0 {
 		return nil, fmt.Errorf("run takes no argument %q: an interface is named by -i (see picket run --help)", r.set.Arg(0))
 	}
@@ -168,6 +171,9 @@ func readFlags(args []string, std stdio, reload bool) (*runFlags, error) {
 	if r.listen != "" {
 		_, err := metrics.Address(r.listen)
 		errs = append(errs, err)
+	}
+	if r.check {
+		errs = append(errs, r.checkAccess())
 	}
 	return r, errors.Join(errs...)
 }
@@ -290,7 +296,7 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 		if begin, err = mqtt.Prepare(d.session()); err != nil {
 			return err
 		}
-		if err := ownQueue(r.state, r.user); err != nil {
+		if err := r.ownQueue(); err != nil {
 			return err
 		}
 	}
@@ -334,26 +340,26 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 // queueDir is where the queue is in --state-dir.
 func queueDir(state string) string { return filepath.Join(state, "queue") }
 
-// ownQueue makes the directory for the queue, and gives it to the user that is to be:
-// it alone, as the directory it is in may be of others.
-func ownQueue(state, user string) error {
-	dir := queueDir(state)
+// ownQueue makes the directory for the queue, and gives it to the user that is to be. The directory it is in goes with
+// it when that user could not pass it and there is nothing else in it.
+func (r *runFlags) ownQueue() error {
+	dir := queueDir(r.state)
 	// A new one above it must let that user pass.
-	err := os.MkdirAll(state, 0o755)
+	err := os.MkdirAll(r.state, 0o755)
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
 	}
 	if err != nil {
 		return fmt.Errorf("make the directory of the queue: %w (another one: --state-dir)", err)
 	}
-	if user == "" || os.Geteuid() != 0 {
+	if r.user == "" || os.Geteuid() != 0 {
 		return nil
 	}
-	uid, gid, err := sandbox.Lookup(user)
+	uid, gid, err := sandbox.Lookup(r.user)
 	if err != nil {
 		return err
 	}
-	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -367,6 +373,21 @@ func ownQueue(state, user string) error {
 		}
 		return os.Lchown(path, uid, gid)
 	})
+	if err != nil {
+		return err
+	}
+	name, _, _ := strings.Cut(r.user, ":")
+	who := &reader{name, uid, gid}
+	at, err := r.keptFrom(who)
+	if err == nil && r.isState(at) && ours(at) {
+		if err = os.Chown(at, uid, gid); err == nil {
+			at, err = r.keptFrom(who)
+		}
+	}
+	if err != nil || at == "" {
+		return err
+	}
+	return r.stateError(who, at)
 }
 
 // restrict leaves the process the files that it will need, where the kernel can.

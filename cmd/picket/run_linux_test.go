@@ -611,7 +611,7 @@ func TestRunTold(t *testing.T) {
 		{"a bad topic of Home Assistant", []string{"-i", "lo", "--mqtt", "mqtt://h", "--homeassistant", "--homeassistant-prefix", "home/#", "--check"}, "Home Assistant topic prefix"},
 		{"a long interface", []string{"-i", "0123456789abcdef", "--json", "--check"}, "1 to 15 octets"},
 		{"two mistakes", nil, "eth0\npicket: nowhere"},
-		{"an unsigned model", []string{"-i", "lo", "--json", "--check", "--model", "../../models/nslkdd-lof.onnx", "--model-key", "RWQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}, "minisig"},
+		{"an unsigned model", []string{"-i", "lo", "--json", "--check-as", "root", "--model", "../../models/nslkdd-lof.onnx", "--model-key", "RWQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}, "minisig"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			code, out, stderr := picket(t, nil, append([]string{"run"}, tc.args...)...)

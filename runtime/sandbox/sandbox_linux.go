@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -100,6 +101,39 @@ func setUser(uid, gid int) error {
 		return fmt.Errorf("set the user: %w", err)
 	}
 	return prctl(unix.PR_SET_KEEPCAPS, 0)
+}
+
+// As runs fn with the rights to files that Drop would leave a user, in a thread that ends with it; what fn starts
+// elsewhere, goroutines too, has those of the process. It needs root.
+func As(uid, gid int, fn func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread has lost its rights
+		err := setFileUser(uid, gid)
+		if err == nil {
+			err = fn()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// setFileUser acts on this thread alone, as its system calls are not libc's. A user that is not root's takes the
+// capabilities about files with it (capabilities(7)).
+func setFileUser(uid, gid int) error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno == unix.EPERM {
+		return errNotRoot
+	} else if errno != 0 {
+		return fmt.Errorf("clear the groups: %w", errno)
+	}
+	// These tell of no error but by what they return: the id of before.
+	unix.SetfsgidRetGid(gid)
+	unix.SetfsuidRetUid(uid)
+	haveGID, _ := unix.SetfsgidRetGid(-1)
+	if haveUID, _ := unix.SetfsuidRetUid(-1); haveUID != uid || haveGID != gid {
+		return errNotRoot
+	}
+	return nil
 }
 
 // prctl acts on all threads: libc's, and syscall.AllThreadsSyscall in a program with

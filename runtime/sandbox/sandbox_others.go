@@ -15,6 +15,11 @@ func Drop(user string) error {
 	return nil
 }
 
+// As is an error.
+func As(uid, gid int, fn func() error) error {
+	return fmt.Errorf("become user %d: not on %s, only on Linux", uid, runtime.GOOS)
+}
+
 // Restrict does nothing and returns 0.
 func Restrict(Paths) (abi int, err error) { return 0, nil }
 
