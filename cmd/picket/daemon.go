@@ -42,6 +42,7 @@ type daemon struct {
 	log     *slog.Logger
 	std     stdio
 	started time.Time
+	clock   *clock
 
 	workers  []*worker
 	events   chan *detect.Event // from the workers, which never wait for it
@@ -253,6 +254,7 @@ func (d *daemon) emit(e *detect.Event) {
 	if now := time.Now().UTC(); e.Timestamp.After(now) {
 		e.Timestamp = now // what ends with the daemon, before its time
 	}
+	e.Picket.Clock = d.clock.word()
 	var open int64
 	switch e.Picket.Phase {
 	case detect.PhaseNew:

@@ -222,7 +222,7 @@ func watch(ctx context.Context, args []string, std stdio) (int, error) {
 	if r.check {
 		return exitNothing, r.tryOut(loaded, std)
 	}
-	d := &daemon{flags: r, log: r.logger(std), std: std, started: time.Now()}
+	d := &daemon{flags: r, log: r.logger(std), std: std, started: time.Now(), clock: newClock()}
 	if err := d.open(ctx, loaded, anonymizer); err != nil {
 		return 0, errors.Join(err, d.close())
 	}
@@ -328,6 +328,9 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 		d.log.Warn("this model is not signed; --model-key makes that an error", "model", name)
 	}
 	d.warnExpired(r.suppress)
+	if d.clock.word() != "" {
+		d.log.Warn("the clock has not been set yet; events say so until it is", "picket.clock", detect.Unsynchronised)
+	}
 	d.log.Info("watching", "version", version, "gateway", r.gateway, "interfaces", r.interfaces, "models", r.models.names, "workers", r.workers)
 	watchdog, err := sdnotify.StartWatchdog(d.alive)
 	if err != nil {

@@ -90,7 +90,11 @@ type Details struct {
 	Models      []Opinion  `json:"models,omitempty"` // of each, when there are several
 	Why         []Evidence `json:"why"`
 	Tunnel      *Tunnel    `json:"tunnel,omitempty"`
+	Clock       string     `json:"clock,omitempty"` // Unsynchronised, or nothing
 }
+
+// Unsynchronised says that the times of an Event are those of a clock that nobody has set yet.
+const Unsynchronised = "unsynchronised"
 
 // Tunnel is what the connection with the highest score was inside of.
 type Tunnel struct {
