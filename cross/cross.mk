@@ -5,7 +5,7 @@ TARGETS := amd64 arm64 armv7 riscv64
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 CROSSENV = VERSION='$(VERSION)' SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)'
 
-.PHONY: cross $(TARGETS:%=cross-%) release cross-test sizes reproducible
+.PHONY: cross $(TARGETS:%=cross-%) release apt-repo oci cross-test sizes reproducible
 
 cross: $(TARGETS:%=cross-%) ## build for amd64, arm64, armv7 and riscv64; cross-arm64 and so on build one
 
@@ -16,8 +16,16 @@ export MINISIGN_KEY
 release: cross ## build, pack, list and sign what is delivered, into build/release
 	@$(CROSSENV) sh cross/release.sh $(TARGETS)
 
+export APT_KEY APT_URL
+apt-repo: ## put what release made into a signed apt repository, build/apt (APT_KEY=KEYID, APT_URL=https://…)
+	@sh cross/apt-repo.sh
+
+oci: ## make an OCI image for all architectures of what release made, build/oci
+	@$(CROSSENV) sh cross/oci.sh $(TARGETS)
+
 cross-test: ## test what release made, each target under emulation
 	@VERSION='$(VERSION)' bash cross/test.sh $(TARGETS)
+	@VERSION='$(VERSION)' bash cross/test-integration.sh $(TARGETS)
 
 sizes: ## sizes, start times and memory of what release made, against their budgets
 	@VERSION='$(VERSION)' bash cross/sizes.sh $(TARGETS)

@@ -150,19 +150,23 @@ archive "$tmp/ipk/control" . >"$tmp/ipk/control.tar.gz"
 archive "$tmp/ipk" ./debian-binary ./control.tar.gz ./data.tar.gz >"$out/picket_${numbers}_$target.ipk"
 rm "$out/picket_${numbers}_all.ipk"
 
-# tar.gz: what was built, beside each other.
+# tarball NAME native|folder: a tar.gz of what was built, beside each other.
+tarball() {
+	top=$tmp/$1
+	mkdir -p "$top"
+	cp -r "$tmp/doc"/* "$tmp/docs" cross/files/picket.service "$tmp/picket.toml" "$top/"
+	if [ "$2" = native ]; then
+		cp "$in/picket" "$in/libonnxruntime.so" "$in/libonnxruntime.so.sha256" "$top/"
+	else
+		cp cross/files/wrapper "$top/picket"
+		cp -r "$in/folder" "$top/lib"
+		with_folder "$top"
+	fi
+	archive "$tmp" --mode=u=rwX,go=rX "$1" >"$out/$1.tar.gz"
+}
 name=picket-$version-linux-$target
-top=$tmp/$name
-mkdir -p "$top"
-cp -r "$tmp/doc"/* "$tmp/docs" cross/files/picket.service "$tmp/picket.toml" "$top/"
-if [ $kind = native ]; then
-	cp "$in/picket" "$in/libonnxruntime.so" "$in/libonnxruntime.so.sha256" "$top/"
-else
-	cp cross/files/wrapper "$top/picket"
-	cp -r "$in/folder" "$top/lib"
-	with_folder "$top"
-fi
-archive "$tmp" --mode=u=rwX,go=rX "$name" >"$out/$name.tar.gz"
+tarball "$name" $kind
+[ $kind = folder ] || tarball "$name-selfcontained" folder # for images with another C library
 
 cp "$in/one/picket" "$out/$name"
 go run ./cross/sbom "$in" "$version" "$goarch" >"$out/$name.cdx.json"

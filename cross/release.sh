@@ -16,6 +16,7 @@ cd "$(dirname "$0")/.."
 for target in "$@"; do
 	sh cross/package.sh "$target"
 done
+[ $# -eq 0 ] || sh cross/integration.sh "$@"
 cd "$release"
 rm -f SHA256SUMS*
 sums=$(sha256sum -- *)
