@@ -42,7 +42,7 @@ pass() {
 export LC_ALL=C.UTF-8
 # The same program, run plainly, knows no libraries but those beside it.
 unset PICKET_ONNXRUNTIME
-want="picket ${version/#devel/(devel)} ("
+program="picket ${version/#devel/(devel)} ("
 
 # --- apt: a real apt-get, with a root of its own, as each architecture
 
@@ -163,7 +163,7 @@ for target in "$@"; do
 		run model check captures-xgboost
 		run scan --json /testdata/scan.pcap.gz || [ $? -eq 1 ]
 	' test "$machine" "$root" "$register" >"$work/said" 2>"$work/stderr" || die "oci: $target: $(tail -n 5 "$work/said" "$work/stderr")"
-	grep -q "^$want.*linux/$goarch" "$work/said" && grep -q ': good\.' "$work/said" && grep -q '"action":"incident-new"' "$work/said" ||
+	grep -q "^$program.*linux/$goarch" "$work/said" && grep -q ': good\.' "$work/said" && grep -q '"action":"incident-new"' "$work/said" ||
 		die "oci: $target says $(head -c 2000 "$work/said")"
 	pass "oci: $target: inspected by skopeo, unpacked by umoci, runs"
 done
@@ -219,4 +219,295 @@ PY
 	grep -q 'status offline' "$work/events" || die "oci: the container does not end"
 	pass "oci: runc runs it read-only as user 10000 on five capabilities: an event at the broker"
 fi
+
+# --- recipes, as the release's integration.tar.gz has them
+
+tar -xzf "$release/picket-$version-integration.tar.gz" -C "$work"
+recipes=$work/picket-$version-integration
+! grep -rnE '@[A-Z_a-z0-9-]+@' "$recipes" || die "the recipes are not filled in"
+for f in $(sed -n 's/^sha256 .* \(picket-.*\)/\1/p' "$recipes/buildroot/package/picket/picket.hash"); do
+	[ -e "$release/$f" ] || die "the recipes know $f, which the release has not"
+done
+plain=$work/plain bare=$work/bare # a root with Debian 11's C library, and one with busybox alone
+cp -a build/cross/amd64/system/root "$plain"
+[ -e "$plain/bin/sh" ] || ln -s dash "$plain/bin/sh"
+mkdir -p "$bare/bin"
+cp build/cross/amd64/busybox/root/bin/busybox "$bare/bin/"
+for a in $("$bare/bin/busybox" --list); do [ "$a" = busybox ] || ln -s busybox "$bare/bin/$a"; done
+for root in "$plain" "$bare"; do
+	mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root/tmp" "$root/run" "$root/var/lib" "$root/etc"
+	ln -sfn ../run "$root/var/run"
+	touch "$root/dev/null"
+	mount --bind /dev/null "$root/dev/null"
+	mount --rbind /proc "$root/proc"
+	mount --rbind /sys "$root/sys"
+done
+printf 'root:x:0:0::/:/bin/sh\npicket:x:1000:1000::/var/lib/picket:/bin/false\n' | tee "$plain/etc/passwd" >"$bare/etc/passwd"
+printf 'root:x:0:\npicket:x:1000:\n' | tee "$plain/etc/group" >"$bare/etc/group"
+in_root() { # ROOT COMMAND...
+	env -i PATH=/usr/bin:/bin:/usr/sbin:/sbin chroot "$@"
+}
+# installed NAME IMAGE ROOT: what a recipe has installed runs in a root, where it leaves nothing.
+installed() {
+	cp -a "$2/." "$3/"
+	in_root "$3" /usr/bin/picket version >"$work/said" 2>&1 && in_root "$3" /usr/bin/picket model check captures-xgboost >>"$work/said" 2>&1 ||
+		die "$1: $(cat "$work/said")"
+	grep -q "^$program" "$work/said" && grep -q ': good\.' "$work/said" || die "$1 says $(cat "$work/said")"
+}
+has() { # IMAGE FILE...
+	local image=$1
+	shift
+	for f in "$@"; do [ -e "$image/$f" ] || die "no $f in $image"; done
+}
+
+# Yocto: BitBake's own parser, fetcher and shell; OpenEmbedded's classes are not to be had here.
+layer=$recipes/yocto/meta-picket
+yocto() { # URL MIRROR TARGET LIBC INIT
+	local dir=$work/yocto-$3-$4
+	rm -rf "$dir"
+	mkdir "$dir"
+	build/bitbake/bin/python cross/yocto.py "$layer" "$1" "$2" "$dir" "$3" "$4" "$5" >"$work/said" 2>&1
+}
+url=https://files.example/picket
+for one in "amd64 glibc systemd" "amd64 musl sysvinit" "arm64 glibc systemd" "arm64 musl sysvinit" "armv7 glibc sysvinit" "riscv64 musl systemd"; do
+	read -r target libc init <<<"$one"
+	[[ " $* " = *" $target "* ]] || continue
+	yocto $url "$release" "$target" "$libc" "$init" || die "yocto $one: $(cat "$work/said")"
+	image=$work/yocto-$target-$libc/tmp/picket/image
+	has "$image" usr/bin/picket usr/lib/picket/libonnxruntime.so etc/picket/picket.toml
+	if [ "$init" = systemd ]; then has "$image" usr/lib/systemd/system/picket.service; else has "$image" etc/init.d/picket; fi
+	[ ! -e "$image/etc/init.d" ] || [ ! -e "$image/usr/lib/systemd" ] || die "yocto $one: two init systems"
+	pass "yocto: BitBake parses, fetches, checks and installs for $one"
+done
+installed "yocto amd64 glibc" "$work/yocto-amd64-glibc/tmp/picket/image" "$plain"
+installed "yocto amd64 musl" "$work/yocto-amd64-musl/tmp/picket/image" "$bare"
+pass "yocto: what is installed for amd64 runs, with a C library of the system and without"
+! yocto $url "$release" armv6 glibc sysvinit && grep -q 'skipped: .*ARMv7' "$work/said" || die "yocto: ARMv6 says $(cat "$work/said")"
+! yocto "" "$release" amd64 glibc systemd && grep -q 'skipped: PICKET_RELEASES' "$work/said" || die "yocto: no URL says $(cat "$work/said")"
+! yocto "file://$release" "$release" amd64 glibc systemd && grep -q 'skipped: .*PREMIRRORS' "$work/said" || die "yocto: file: says $(cat "$work/said")"
+mkdir "$work/changed"
+cp "$release/picket-$version-linux-amd64.tar.gz" "$work/changed/"
+printf x >>"$work/changed/picket-$version-linux-amd64.tar.gz"
+! yocto $url "$work/changed" amd64 glibc systemd && grep -q '^do_fetch: .*Network access disabled' "$work/said" ||
+	die "yocto: a changed tar.gz says $(cat "$work/said")"
+pass "yocto: ARMv6, no URL, a file: URL and a changed tar.gz are refused"
+
+# Buildroot: its Kconfig, by Debian's copy of the kernel's, and make with stand-ins for its infrastructure.
+external=$recipes/buildroot
+[ "$(sed -n 's/^name: //p' "$external/external.desc")" = PICKET ] || die "buildroot: external.desc"
+cat >"$work/Config.in" <<-'KCONFIG'
+	config BR2_EXTERNAL_PICKET_PATH
+		string
+		option env="BR2_EXTERNAL_PICKET_PATH"
+	config BR2_x86_64
+		bool "x86_64"
+	config BR2_aarch64
+		bool "aarch64"
+	config BR2_arm
+		bool "arm"
+	config BR2_ARM_CPU_ARMV7A
+		bool "armv7a"
+	config BR2_ARM_CPU_ARMV8A
+		bool "armv8a"
+	config BR2_ARM_EABIHF
+		bool "hard float"
+	config BR2_RISCV_64
+		bool "riscv"
+	config BR2_USE_MMU
+		bool "mmu"
+	config BR2_STATIC_LIBS
+		bool "static"
+	config BR2_INSTALL_LIBSTDCPP
+		bool "c++"
+	config BR2_TOOLCHAIN_USES_GLIBC
+		bool "glibc"
+	source "$BR2_EXTERNAL_PICKET_PATH/Config.in"
+KCONFIG
+cat >"$work/buildroot.mk" <<'MAKE'
+include $(CONFIG)
+qstrip = $(strip $(subst ",,$(1)))
+INSTALL = install
+PICKET_PKGDIR = $(BR2_EXTERNAL_PICKET_PATH)/package/picket
+generic-package =
+include $(BR2_EXTERNAL_PICKET_PATH)/external.mk
+$(BUILD)/installed:
+	mkdir -p $(@D) $(TARGET_DIR)
+	[ "$(BR2_PACKAGE_PICKET)" = y ]
+	cd $(patsubst file://%,%,$(PICKET_SITE)) && sed -n 's/^sha256  //p' $(PICKET_PKGDIR)/picket.hash | grep ' $(PICKET_SOURCE)$$' | sha256sum -c
+	tar -xzf $(patsubst file://%,%,$(PICKET_SITE))/$(PICKET_SOURCE) -C $(@D) --strip-components=1
+	cd $(@D) && ls $(PICKET_LICENSE_FILES)
+	$(PICKET_INSTALL_TARGET_CMDS)
+	$(PICKET_INSTALL_INIT_$(INIT))
+MAKE
+buildroot() { # NAME INIT CONFIG...: configures, and installs into buildroot-NAME/target
+	local dir=$work/buildroot-$1 init=$2
+	mkdir "$dir"
+	shift 2
+	printf '%s=y\n' "$@" BR2_USE_MMU BR2_PACKAGE_PICKET >"$dir/.config"
+	echo "BR2_PACKAGE_PICKET_SITE=\"file://$release\"" >>"$dir/.config"
+	(cd "$dir" && BR2_EXTERNAL_PICKET_PATH=$external kconfig-conf --olddefconfig "$work/Config.in" >"$work/said" 2>&1) || die "buildroot: $(cat "$work/said")"
+	! grep -q 'warning' "$work/said" || die "buildroot: $(cat "$work/said")"
+	sed -i 's/^CONFIG_//' "$dir/.config"
+	make -s -f "$work/buildroot.mk" CONFIG="$dir/.config" BR2_EXTERNAL_PICKET_PATH="$external" BUILD="$dir/build" \
+		TARGET_DIR="$dir/target" INIT="$init" "$dir/build/installed" >"$work/said" 2>&1
+}
+export CONFIG_='' # Buildroot's symbols bear no prefix
+glibc="BR2_TOOLCHAIN_USES_GLIBC BR2_INSTALL_LIBSTDCPP"
+# shellcheck disable=SC2086
+{
+	buildroot glibc SYSTEMD BR2_x86_64 $glibc || die "buildroot: glibc: $(cat "$work/said")"
+	buildroot musl SYSV BR2_x86_64 || die "buildroot: musl: $(cat "$work/said")"
+	buildroot aarch64 SYSV BR2_aarch64 $glibc || die "buildroot: aarch64: $(cat "$work/said")"
+	buildroot arm SYSV BR2_arm BR2_ARM_CPU_ARMV7A BR2_ARM_EABIHF $glibc || die "buildroot: arm: $(cat "$work/said")"
+	buildroot riscv SYSTEMD BR2_RISCV_64 || die "buildroot: riscv: $(cat "$work/said")"
+	! buildroot armv5 SYSV BR2_arm $glibc || die "buildroot: ARMv5 is taken"
+	! buildroot nocxx SYSV BR2_x86_64 BR2_TOOLCHAIN_USES_GLIBC || die "buildroot: a toolchain without C++ is taken"
+}
+has "$work/buildroot-glibc/target" usr/lib/systemd/system/picket.service etc/picket/picket.toml
+has "$work/buildroot-musl/target" etc/init.d/S80picket
+pass "buildroot: Kconfig offers it to what can run it, make fetches, checks and installs"
+# As Buildroot does to all that is in an image.
+for name in glibc musl; do
+	find "$work/buildroot-$name/target" -type f \( -perm /111 -o -name '*.so*' \) -print0 | xargs -0 strip --remove-section=.comment --remove-section=.note 2>/dev/null || :
+done
+rm -rf "$plain/usr/lib/picket" "$bare/usr/lib/picket"
+installed "buildroot glibc" "$work/buildroot-glibc/target" "$plain"
+installed "buildroot musl" "$work/buildroot-musl/target" "$bare"
+pass "buildroot: what is installed for amd64 runs after a strip, with a C library of the system and without"
+
+# The init script of Buildroot and Yocto, by busybox alone.
+init() { in_root "$bare" /etc/init.d/S80picket "$@"; }
+! init start >"$work/said" 2>&1 && grep -q 'FAIL' "$work/said" && grep -q interface "$work/said" || die "S80picket starts without an interface: $(cat "$work/said")"
+printf 'interface = ["lo"]\nmqtt = ["mqtt://127.0.0.1"]\ngateway = "s80"\n' >"$bare/etc/picket/picket.toml"
+mosquitto_sub -t 'picket/s80/status' -v >"$work/s80" &
+pids+=($!)
+wait_for() { # PATTERN FILE [COUNT]
+	for _ in $(seq 100); do
+		[ "$(grep -c "$1" "$2")" -lt "${3:-1}" ] || return 0
+		sleep 0.2
+	done
+	die "no $1 in $2: $(cat "$2")"
+}
+init start >"$work/said" 2>&1 || die "S80picket: $(cat "$work/said")"
+wait_for online "$work/s80"
+pid=$(cat "$bare/run/picket.pid")
+grep -q '^Uid:.1000' "/proc/$pid/status" || die "S80picket: not the user picket: $(grep Uid "/proc/$pid/status")"
+init status | grep -q 'picket runs' || die "S80picket status"
+init reload | grep -q OK || die "S80picket reload"
+kill -9 "$pid"
+wait_for online "$work/s80" 2 # started again, five seconds after
+[ "$(cat "$bare/run/picket.pid")" != "$pid" ] || die "S80picket: the same process"
+pid=$(cat "$bare/run/picket.pid")
+init stop | grep -q OK || die "S80picket stop"
+[ ! -e "/proc/$pid" ] || die "S80picket: it still runs"
+! init status >/dev/null || die "S80picket status of what is stopped"
+sleep 6
+[ ! -e "$bare/run/picket.pid" ] || die "S80picket: started again after a stop"
+pass "S80picket: starts as user picket, reloads, comes back after kill -9, and stops"
+
+# OpenWrt: make with stand-ins for its build system, and the init script by busybox's ash before stand-ins for UCI and procd.
+feed=$recipes/openwrt/picket
+mkdir "$work/openwrt"
+cat >"$work/openwrt/rules.mk" <<'MAKE'
+INCLUDE_DIR = $(TOPDIR)
+BUILD_DIR = $(OUT)/build
+INSTALL_DIR = install -d -m0755
+INSTALL_BIN = install -m0755
+INSTALL_CONF = install -m0600
+CP = cp -fpR
+RSTRIP = strip-everything
+MAKE
+cat >"$work/openwrt/package.mk" <<'MAKE'
+define BuildPackage
+  $(eval $(Package/picket))
+all:
+	@echo "$(strip $(TITLE)) for $(strip $(DEPENDS))"
+	[ -n "$(PKG_VERSION)" ] && [ -n "$(PKG_LICENSE_FILES)" ] && [ -n "$(strip $(Package/picket/conffiles))" ]
+	echo "$(PKG_HASH)  $(patsubst file://%,%,$(PKG_SOURCE_URL))/$(PKG_SOURCE)" | sha256sum -c
+	mkdir -p $(BUILD_DIR)
+	tar -xzf $(patsubst file://%,%,$(PKG_SOURCE_URL))/$(PKG_SOURCE) -C $(BUILD_DIR)
+	cd $(PKG_BUILD_DIR) && ls $(PKG_LICENSE_FILES)
+	$(call Build/Configure)
+	$(call Build/Compile)
+	$(call Package/picket/install,$(OUT)/ipkg)
+	$(RSTRIP) $(OUT)/ipkg
+endef
+MAKE
+openwrt() { # ARCH CPU_TYPE
+	make -s -C "$feed" TOPDIR="$work/openwrt" OUT="$work/openwrt/$1-$2" ARCH="$1" CPU_TYPE="$2" PICKET_RELEASES="file://$release" >"$work/said" 2>&1
+}
+for one in "x86_64 x86" "aarch64 cortex-a53" "arm cortex-a7+neon-vfpv4" "riscv64 riscv64"; do
+	read -r arch cpu <<<"$one"
+	openwrt "$arch" "$cpu" || die "openwrt $one: $(cat "$work/said")"
+	image=$work/openwrt/$arch-$cpu/ipkg
+	has "$image" etc/config/picket etc/init.d/picket etc/picket/picket.toml usr/bin/picket usr/lib/picket/libonnxruntime.so.sha256
+	# OpenWrt wants every library that an ELF file needs in the package or what it depends on.
+	needs=$({ find "$image" -type f -exec readelf -d {} + 2>/dev/null || :; } | sed -n 's/.*(NEEDED).*\[\(lib.*\)\]/\1/p' | sort -u)
+	[[ $needs = *libstdc++* ]] || die "openwrt $arch: nothing needs a library"
+	for lib in $needs; do [ -e "$image/usr/lib/picket/$lib" ] || die "openwrt $arch: $lib is missing"; done
+done
+! openwrt arm arm1176jzf-s+vfp && grep -q 'needs ARMv7' "$work/said" || die "openwrt: ARMv6 says $(cat "$work/said")"
+rm -rf "$bare/usr/lib/picket" "$bare/etc/init.d" "$bare/etc/picket"
+installed openwrt "$work/openwrt/x86_64-x86/ipkg" "$bare"
+pass "openwrt: make fetches, checks and installs; what is installed for x86_64 runs"
+
+mkdir -p "$bare/lib/functions"
+cat >"$bare/lib/functions.sh" <<'ASH'
+reset_cb() { config_cb() { :; }; option_cb() { :; }; list_cb() { :; }; }
+reset_cb
+config() { CONFIG_SECTION=$2; config_cb "$1" "$2"; }
+option() { eval "CONFIG_${CONFIG_SECTION}_$1=\$2"; option_cb "$1" "$2"; }
+list() { eval "LIST_${CONFIG_SECTION}_$1=\"\${LIST_${CONFIG_SECTION}_$1:-} \$2\""; list_cb "$1" "$2"; }
+config_load() { for v in $(set | sed -n 's/^\(LIST_[^=]*\)=.*/\1/p'); do unset "$v"; done; . "/etc/config/$1"; }
+config_get_bool() { eval "$1=\${CONFIG_$2_$3:-$4}"; }
+config_list_foreach() { eval "for v in \${LIST_$1_$2:-}; do $3 \$v; done"; }
+procd_open_instance() { :; }
+procd_close_instance() { echo "command$command"; command=; }
+procd_set_param() { if [ "$1" = command ]; then shift; command=; for a; do command="$command [$a]"; done; else echo "$*"; fi; }
+procd_append_param() { shift; for a; do command="$command [$a]"; done; }
+procd_send_signal() { echo signal "$@"; }
+procd_add_reload_trigger() { echo trigger "$@"; }
+procd_add_interface_trigger() { echo trigger "$@"; }
+start() { start_service; }
+chown() { echo chown "$@"; }
+ASH
+# shellcheck disable=SC2016 # ash's own
+echo 'network_get_device() { [ "$2" = lan ] && eval "$1=br-lan"; }' >"$bare/lib/functions/network.sh"
+ash() { in_root "$bare" /bin/sh -c ". /lib/functions.sh; . /etc/init.d/picket; $1"; }
+[ -z "$(ash start_service)" ] || die "openwrt: the service starts before it is enabled: $(ash start_service)"
+cat >"$bare/etc/config/picket" <<-'UCI'
+	config picket 'main'
+		option enabled '1'
+		list network 'lan'
+		list network 'away'
+		list interface 'wwan0'
+		list mqtt 'mqtts://broker-1:8883'
+		list mqtt 'mqtts://broker-2:8883'
+		option gateway 'gw 17'
+		option homeassistant '1'
+
+	config other 'second'
+		option workers '3'
+UCI
+said=$(ash 'reload_service; service_triggers')
+want="signal picket * HUP
+chown picket /etc/picket/state
+respawn 3600 5 0
+stderr 1
+term_timeout 15
+command [/usr/bin/picket] [run] [--config] [/etc/picket/picket.toml] [--user] [picket] [--interface=br-lan] [--interface=wwan0] [--mqtt=mqtts://broker-1:8883] [--mqtt=mqtts://broker-2:8883] [--gateway=gw 17] [--homeassistant=1] [--state-dir=/etc/picket/state]
+trigger picket
+trigger interface.*.up lan /etc/init.d/picket reload
+trigger interface.*.up away /etc/init.d/picket reload"
+[ "$said" = "$want" ] || die "openwrt: the init script says $said"
+[ "$(stat -c %a "$bare/etc/picket/state")" = 700 ] || die "openwrt: the queue is not private"
+echo "	option state_dir '/mnt/usb/picket'" >>"$bare/etc/config/picket"
+sed -i '/^config other/,/workers/d' "$bare/etc/config/picket"
+said=$(ash start_service)
+[[ $said = *'[--state-dir=/mnt/usb/picket]' && $said != *chown* ]] || die "openwrt: with a state_dir the init script says $said"
+# What it starts is what picket takes.
+read -r -a words <<<"--interface=lo --mqtt=mqtt://127.0.0.1 --gateway=gw --homeassistant=1 --state-dir=/tmp"
+in_root "$bare" /usr/bin/picket run --config /etc/picket/picket.toml --user picket "${words[@]}" --check >"$work/said" 2>&1 || die "openwrt: $(cat "$work/said")"
+pass "openwrt: UCI becomes flags, a change of it a restart, a network that comes a reload"
+
 echo "$passed passed, 0 failed"

@@ -117,7 +117,7 @@ func main() {
 
 func run(args []string) (err error) {
 	if len(args) < 3 {
-		return errors.New("usage: oci OUT VERSION TARGET=DIR...")
+		return errors.New("usage: oci OUT VERSION TARGET=DIR, of each target one")
 	}
 	epoch, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
 	if err != nil {

@@ -9,7 +9,8 @@ SECTION = "net"
 LICENSE = "Apache-2.0 & MIT & BSD-2-Clause & BSD-3-Clause & EPL-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=@LICENSE_MD5@"
 
-# Where the release's files are: PICKET_RELEASES = "https://files.example/picket/1.2.3" or "file:///srv/picket/1.2.3"
+# Where the release's files are: PICKET_RELEASES = "https://files.example/picket/1.2.3". Files that are on this machine
+# belong into DL_DIR or come from PREMIRRORS: of a file:// in SRC_URI BitBake compares no hash.
 PICKET_RELEASES ?= ""
 PICKET_TARGET = "unknown"
 PICKET_TARGET:x86-64 = "amd64"
@@ -56,6 +57,8 @@ python () {
     features = (d.getVar("TUNE_FEATURES") or "").split()
     if not d.getVar("PICKET_RELEASES"):
         raise bb.parse.SkipRecipe("PICKET_RELEASES does not say where Picket's release files are")
+    if d.getVar("PICKET_RELEASES").startswith("file:"):
+        raise bb.parse.SkipRecipe("PICKET_RELEASES is a file: URL, of which BitBake compares no hash: use PREMIRRORS")
     if d.getVar("TARGET_ARCH") == "arm":
         if "callconvention-hard" not in features or {"armv4", "armv5", "armv6"} & set(features):
             raise bb.parse.SkipRecipe("32-bit ARM needs ARMv7 with hard float; TUNE_FEATURES has %s" % " ".join(features))

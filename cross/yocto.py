@@ -1,7 +1,8 @@
 """Parses, fetches, unpacks and installs the Yocto recipe with BitBake's own library, from PyPI's bitbake-setup.
 
-    integration-yocto.py LAYER RELEASES WORK TARGET LIBC INIT
+    yocto.py LAYER URL MIRROR WORK TARGET LIBC INIT
 
+The release's files are taken from the folder MIRROR in URL's stead, as a site's own mirror would have them.
 OpenEmbedded's classes cannot be had here: what the recipe inherits of them is empty, so packaging is not tried. Prints
 the folder that do_install has filled, or why BitBake refuses.
 """
@@ -22,7 +23,7 @@ import bb.parse
 import bb.siggen
 import bb.utils
 
-layer, releases, work, target, libc, init = sys.argv[1:]
+layer, url, mirror, work, target, libc, init = sys.argv[1:]
 arch = {"amd64": "x86_64", "arm64": "aarch64", "armv7": "arm", "armv6": "arm", "riscv64": "riscv64"}[target]
 tune = {"armv7": "arm armv7a vfp callconvention-hard", "armv6": "arm armv6 vfp callconvention-hard"}.get(target, "")
 
@@ -30,7 +31,8 @@ BITBAKE_CONF = f"""
 TARGET_ARCH = "{arch}"
 TUNE_FEATURES = "{tune}"
 DISTRO_FEATURES = "{init}"
-PICKET_RELEASES = "{releases}"
+PICKET_RELEASES = "{url}"
+PREMIRRORS = "https://.*/.* file://{mirror}/"
 OVERRIDES = "${{@d.getVar('TARGET_ARCH').replace('_', '-')}}:libc-{libc}"
 PN = "${{@bb.parse.vars_from_file(d.getVar('FILE', False), d)[0] or 'defaultpkgname'}}"
 PV = "${{@bb.parse.vars_from_file(d.getVar('FILE', False), d)[1] or '1.0'}}"
@@ -109,7 +111,7 @@ assert re.match(d.getVar("COMPATIBLE_HOST"), f"{arch}-poky-linux"), "COMPATIBLE_
 for task in ("do_fetch", "do_unpack", "do_install"):
     try:
         bb.build.exec_func(task, d)
-    except (bb.BBHandledException, bb.fetch2.BBFetchException, bb.build.FuncFailed) as e:
+    except bb.BBHandledException as e:
         print(f"{task}: {e}")
         sys.exit(4)
 for part in d.getVar("LIC_FILES_CHKSUM").split():
