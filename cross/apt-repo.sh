@@ -11,7 +11,7 @@ die() {
 	exit 1
 }
 [ -n "${APT_KEY:-}" ] || die "APT_KEY names no key (gpg --list-secret-keys)"
-for tool in apt-ftparchive:apt-utils gpg:gpg dpkg-deb:dpkg; do
+for tool in apt-ftparchive:apt-utils gpg:gnupg dpkg-deb:dpkg; do
 	command -v "${tool%%:*}" >/dev/null || die "apt-get install ${tool##*:}"
 done
 gpg --batch --list-secret-keys "$APT_KEY" >/dev/null 2>&1 || die "gpg has no secret key $APT_KEY"

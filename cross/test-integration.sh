@@ -14,8 +14,8 @@ die() {
 }
 if [ -z "${PICKET_NAMESPACE:-}" ]; then
 	[ "$(id -u)" = 0 ] || die "needs root"
-	for need in apt-ftparchive:apt-utils gpg:gpg skopeo:skopeo umoci:umoci runc:runc kconfig-conf:kconfig-frontends-nox \
-		qemu-aarch64-static:qemu-user-static mosquitto:mosquitto mosquitto_sub:mosquitto-clients ip:iproute2 python3:python3-venv; do
+	for need in apt-ftparchive:apt-utils gpg:gnupg skopeo:skopeo umoci:umoci runc:runc kconfig-conf:kconfig-frontends-nox \
+		qemu-aarch64-static:qemu-user-static mosquitto:mosquitto mosquitto_sub:mosquitto-clients nmap:nmap curl:curl tcpreplay:tcpreplay ip:iproute2 python3:python3-venv; do
 		command -v "${need%%:*}" >/dev/null || [ -x "/usr/sbin/${need%%:*}" ] || die "${need%%:*} is missing: apt-get install ${need##*:}"
 	done
 	sh cross/debian.sh bullseye amd64 build/cross/amd64/system libstdc++6 dash coreutils
@@ -509,5 +509,89 @@ said=$(ash start_service)
 read -r -a words <<<"--interface=lo --mqtt=mqtt://127.0.0.1 --gateway=gw --homeassistant=1 --state-dir=/tmp"
 in_root "$bare" /usr/bin/picket run --config /etc/picket/picket.toml --user picket "${words[@]}" --check >"$work/said" 2>&1 || die "openwrt: $(cat "$work/said")"
 pass "openwrt: UCI becomes flags, a change of it a restart, a network that comes a reload"
+
+# --- docs/integrate.md: its commands, in their order, on an image with busybox alone
+
+page=$work/page
+mkdir "$page"
+cp "$release/picket-$version-integration.tar.gz" "$release/picket-$version-linux-amd64-selfcontained.tar.gz" "$page/"
+(cd "$page" && sha256sum -- * >SHA256SUMS)
+IMAGE=$page/image
+cp -a build/cross/amd64/busybox/root "$IMAGE"
+mkdir -p "$IMAGE/etc" "$IMAGE/proc" "$IMAGE/sys" "$IMAGE/dev" "$IMAGE/run" "$IMAGE/var/lib"
+ln -s ../run "$IMAGE/var/run"
+cp -a "$bare/bin/." "$IMAGE/bin/"
+touch "$IMAGE/dev/null"
+mount --bind /dev/null "$IMAGE/dev/null"
+mount --rbind /proc "$IMAGE/proc"
+mount --rbind /sys "$IMAGE/sys"
+cp testdata/scan.pcap.gz "$IMAGE/"
+unshare --net sleep 300 &
+laptop=$!
+pids+=("$laptop")
+ip link add eth0 type veth peer name laptop0
+for _ in $(seq 50); do [ "$(readlink /proc/$laptop/ns/net)" = "$(readlink /proc/self/ns/net)" ] || break; sleep 0.1; done
+ip link set laptop0 netns "$laptop" name eth0
+ip addr add 192.0.2.1/24 dev eth0
+ip link set eth0 up
+nsenter -t "$laptop" -n sh -c 'ip link set lo up; ip addr add 192.0.2.66/24 dev eth0; ip addr add 192.0.2.67/24 dev eth0; ip link set eth0 up'
+
+python3 - docs/integrate.md "$page" <<'PY' # 01.build, 02.gateway …
+import re
+import sys
+
+text = open(sys.argv[1], encoding="utf-8").read()
+for n, (where, commands) in enumerate(re.findall(r"^```sh (\w+)\n(.*?)^```$", text, re.M | re.S)):
+    with open(f"{sys.argv[2]}/{n:02}.{where}", "w", encoding="utf-8") as f:
+        f.write(commands)
+PY
+wait_online() { # COUNT
+	for _ in $(seq 100); do
+		[ "$(mosquitto_sub -t picket/gw-17/status -C 1 -W 2 2>/dev/null)" != online ] || return 0
+		sleep 0.2
+	done
+	die "integrate.md: gw-17 is not online"
+}
+ran=0
+for block in "$page"/[0-9][0-9].*; do
+	ran=$((ran + 1))
+	case $block in
+	*.set) continue ;;
+	*.build) (cd "$page" && VERSION=$version ARCH=amd64 IMAGE=$IMAGE sh -e "$block" >"$work/said" 2>&1) || die "integrate.md: ${block##*/}: $(cat "$work/said")" ;;
+	*.subscriber)
+		wait_online
+		sh "$block" >"$page/events" 2>&1 &
+		pids+=($!)
+		wait_for 'status online' "$page/events"
+		;;
+	*.laptop)
+		nsenter -t "$laptop" -n sh -e "$block" >"$work/said" 2>&1 || die "integrate.md: ${block##*/}: $(cat "$work/said")"
+		wait_for '^picket/gw-17/event .*192.0.2.66 probes 192.0.2.1' "$page/events"
+		;;
+	*.gateway)
+		if grep -q 'kill -9' "$block"; then # what the page tells to do before and after
+			kill "${pids[0]}"
+			wait "${pids[0]}" 2>/dev/null || :
+			nsenter -t "$laptop" -n nmap -n -e eth0 -S 192.0.2.67 -p 1-1000 192.0.2.1 >/dev/null 2>&1
+			for _ in $(seq 50); do # until the event is in the queue
+				! curl -s http://127.0.0.1:9090/metrics | grep -q '^picket_queue_events [1-9]' || break
+				sleep 0.2
+			done
+			curl -s http://127.0.0.1:9090/health | grep -q '"ok":false.*not connected to a broker' || die "integrate.md: /health without a broker"
+		fi
+		cp "$block" "$IMAGE/commands"
+		in_root "$IMAGE" /bin/sh -e /commands >"$work/said" 2>&1 || die "integrate.md: ${block##*/}: $(cat "$work/said")"
+		if grep -q 'kill -9' "$block"; then
+			mosquitto -p 1883 >"$work/mosquitto" 2>&1 &
+			pids[0]=$!
+			wait_for '^picket/gw-17/event .*192.0.2.67 probes 192.0.2.1' "$page/events"
+		fi
+		if grep -q start "$block"; then wait_online; fi
+		;;
+	esac
+done
+[ "$ran" -ge 10 ] || die "integrate.md: only $ran blocks of commands"
+in_root "$IMAGE" /etc/init.d/S80picket stop >/dev/null
+pass "integrate.md: its commands, from an empty image to an event, and one from before a kill"
 
 echo "$passed passed, 0 failed"
