@@ -256,7 +256,7 @@ func (b *behaviour) reset() {
 }
 
 func behave(name, unit, doc string, value func(*behaviourView) float64) Feature {
-	return Feature{Name: name, Group: "behaviour", Row: ConnectionRow, Unit: unit, Doc: doc, Source: "Kitsune, Slips",
+	return Feature{Name: name, Group: "behaviour", Unit: unit, Doc: doc, Source: "Kitsune, Slips",
 		needs: needBehaviour, value: func(s *sample) float64 { return value(&s.behaviour) }}
 }
 

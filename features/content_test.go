@@ -62,7 +62,7 @@ func describeContent(c *contentState) string {
 	var said []string
 	s := sample{content: c}
 	for _, f := range contentGroup {
-		if v := f.value(&s); v != 0 {
+		if v := f.value.(func(*sample) float64)(&s); v != 0 {
 			said = append(said, fmt.Sprintf("%s %v", f.Name, v))
 		}
 	}
@@ -254,7 +254,7 @@ func TestContentAllocations(t *testing.T) {
 				c.add(b, d.says[i].side, d.port)
 			}
 			for i := range contentGroup {
-				sum += contentGroup[i].value(&s)
+				sum += contentGroup[i].value.(func(*sample) float64)(&s)
 			}
 		}); n != 0 {
 			t.Errorf("%s: %v allocations", d.name, n)
@@ -302,7 +302,7 @@ func FuzzContent(f *testing.F) {
 			case "0/1/2":
 				most = 2
 			}
-			if v := f.value(&s); v < 0 || v > most {
+			if v := f.value.(func(*sample) float64)(&s); v < 0 || v > most {
 				t.Fatalf("%s %v", f.Name, v)
 			}
 		}

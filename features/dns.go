@@ -165,7 +165,7 @@ func (d *dns) view(i int32, client *capture.Addr, now int64) (v dnsView) {
 }
 
 func dnsFeature(name, unit, doc string, value func(*dnsView) float64) Feature {
-	return Feature{Name: name, Group: "behaviour", Row: ConnectionRow, Unit: unit, Doc: doc, Source: "Slips, DNS tunnel detection",
+	return Feature{Name: name, Group: "behaviour", Unit: unit, Doc: doc, Source: "Slips, DNS tunnel detection",
 		needs: needDNS, value: func(s *sample) float64 { return value(&s.dns) }}
 }
 

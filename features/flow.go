@@ -257,7 +257,7 @@ var nLogN = func() (l [entropyLen + 1]uint64) {
 }()
 
 func flow(name, unit, doc string, value func(*sample) float64) Feature {
-	return Feature{Name: name, Group: "flow", Row: ConnectionRow, Unit: unit, Doc: doc,
+	return Feature{Name: name, Group: "flow", Unit: unit, Doc: doc,
 		Source: "nfstream, CICFlowMeter", needs: needFlow, value: value}
 }
 

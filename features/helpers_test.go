@@ -71,11 +71,11 @@ func script(t testing.TB, text string) (ps []capture.Packet) {
 // newTracker fails the test rather than return an error.
 func newTracker(t testing.TB, cfg Config, emit func(*Row)) *Tracker {
 	t.Helper()
-	tr, err := NewTracker(cfg, emit)
+	tr, err := NewExtractor(ConnectionRow, cfg, emit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tr
+	return tr.(*Tracker)
 }
 
 // rows returns a line per row: initiator, flag, payload of both sides, the row's

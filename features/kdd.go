@@ -6,7 +6,7 @@ const (
 )
 
 func kdd(group, name, unit, doc string, needs need, value func(*sample) float64) Feature {
-	return Feature{Name: name, Group: group, Row: ConnectionRow, Unit: unit, Doc: doc, Source: kddPaper, needs: needs, value: value}
+	return Feature{Name: name, Group: group, Unit: unit, Doc: doc, Source: kddPaper, needs: needs, value: value}
 }
 
 // categorical adds the one-hot columns of a feature whose value is the index of

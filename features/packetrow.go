@@ -2,7 +2,6 @@ package features
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/picket-ids/picket/capture"
 )
@@ -10,8 +9,9 @@ import (
 // PacketRow is a row of a packet.
 const PacketRow RowKind = "packet"
 
-// What the features of packets are computed from besides the packet; no row
-// needs these and those of connections.
+var packetKind = rowKind{name: PacketRow, groups: [][]Feature{packetGroup}, open: newPacketRows}
+
+// What the features of packets are computed from besides the packet.
 const (
 	needArrivals need = 1 << iota // the source's packets of the last 5 s
 	needSeries                    // the sizes of its last 64
@@ -30,8 +30,8 @@ type packetSample struct {
 }
 
 func ofPacket(name, unit, doc string, needs need, value func(*packetSample) float64) Feature {
-	return Feature{Name: name, Group: "packet", Row: PacketRow, Unit: unit, Doc: doc, Source: "Embedded System Network Security data set",
-		needs: needs, value: func(s *sample) float64 { return value(&s.packet) }}
+	return Feature{Name: name, Group: "packet", Unit: unit, Doc: doc, Source: "Embedded System Network Security data set",
+		needs: needs, value: value}
 }
 
 // packetGroup holds the features of single packets. A source is an address; what
@@ -218,50 +218,28 @@ func (a *arrivals) add(now int64) uint32 {
 	return a.sum
 }
 
-// PacketConfig says what a PacketTracker computes and how much it may hold.
-type PacketConfig struct {
-	// Columns names the features of a row, in order.
-	Columns []string
-	// MaxSources bounds the source addresses remembered at a time; 0 means
-	// DefaultMaxSources. Past it the one silent longest is forgotten.
-	MaxSources int
-	// StepBack is that of a Config.
-	StepBack time.Duration
-}
-
 // DefaultMaxSources takes about 5 MB when full.
 const DefaultMaxSources = 4096
 
-// PacketStats counts what a PacketTracker did.
-type PacketStats struct {
-	Sources    uint64 // met, or met again after they were forgotten
-	Evicted    uint64 // forgotten because the table was full
-	Rows       uint64
-	ClockSteps uint64 // times that packet time ran back by more than PacketConfig.StepBack
-}
-
-// A PacketTracker makes a row of each packet, from it and from what its source
-// address sent before. It belongs to one goroutine, and knows no time but that of
-// the packets: the same packets give the same rows.
+// A PacketTracker is the Extractor of packets: it makes a row of each, from it and from
+// what its source address sent before.
 type PacketTracker struct {
 	sources *lru[capture.Addr, int64] // ns, the last packet
 	// The rest of a source's state, by its index in the table of sources.
 	sizes    perConn[sizes]
 	arrivals perConn[arrivals]
 
-	now, back int64 // ns; back is PacketConfig.StepBack
-	fillers   []filler
+	now, back int64 // ns; back is Config.StepBack
+	fillers   []filler[packetSample]
 	needs     need
 	transform transform
-	sample    sample
+	sample    packetSample
 	out       Row
 	emit      func(*Row)
-	stats     PacketStats
+	stats     Stats
 }
 
-// NewPacketTracker returns a PacketTracker that hands each row to emit, within
-// Add; the row is valid until emit returns.
-func NewPacketTracker(cfg PacketConfig, emit func(*Row)) (*PacketTracker, error) {
+func newPacketRows(cfg Config, columns []column, emit func(*Row)) (Extractor, error) {
 	limit := cfg.MaxSources
 	if limit == 0 {
 		limit = DefaultMaxSources
@@ -273,22 +251,19 @@ func NewPacketTracker(cfg PacketConfig, emit func(*Row)) (*PacketTracker, error)
 	if err != nil {
 		return nil, err
 	}
-	fillers, needs, err := newFillers(PacketRow, cfg.Columns)
-	if err != nil {
-		return nil, err
-	}
+	fillers, needs := newFillers[packetSample](columns)
 	t := &PacketTracker{
 		sources: newLRU[capture.Addr, int64](limit), back: back, fillers: fillers, needs: needs, emit: emit,
 	}
-	t.out.Values = make([]float32, len(cfg.Columns))
+	t.out.Values = make([]float32, len(columns))
 	t.out.Kind, t.out.Ended = PacketRow, true
 	return t, nil
 }
 
 // Stats returns the counters so far.
-func (t *PacketTracker) Stats() PacketStats {
+func (t *PacketTracker) Stats() Stats {
 	s := t.stats
-	s.Evicted = t.sources.evicted
+	s.Forgotten = t.sources.evicted
 	return s
 }
 
@@ -307,7 +282,7 @@ func (t *PacketTracker) Add(p *capture.Packet) {
 	}
 	t.now = now
 
-	s := &t.sample.packet
+	s := &t.sample
 	s.size = uint32(max(p.WireLen, 0))
 	s.proto, s.flags, s.srcPort, s.dstPort = p.Proto, p.Flags, p.SrcPort, p.DstPort
 	last, isNew := t.sources.use(&p.Src, hashAddr(&p.Src))
@@ -343,7 +318,6 @@ func (t *PacketTracker) Add(p *capture.Packet) {
 
 // begin makes room for the state of source i.
 func (t *PacketTracker) begin(i int32) {
-	t.stats.Sources++
 	if t.needs&needArrivals != 0 {
 		t.arrivals.begin(i).step = t.now / rateStep
 	}
@@ -351,6 +325,9 @@ func (t *PacketTracker) begin(i int32) {
 		t.sizes.begin(i)
 	}
 }
+
+// Tick does nothing: a packet's row is made when it comes.
+func (t *PacketTracker) Tick(int64) {}
 
 // Flush forgets all sources: what follows begins a new time.
 func (t *PacketTracker) Flush() {

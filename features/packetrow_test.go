@@ -29,17 +29,17 @@ func packetColumns() (all []string) {
 	return all
 }
 
-func newPacketTracker(t testing.TB, cfg PacketConfig, emit func(*Row)) *PacketTracker {
+func newPacketTracker(t testing.TB, cfg Config, emit func(*Row)) *PacketTracker {
 	t.Helper()
-	tr, err := NewPacketTracker(cfg, emit)
+	tr, err := NewExtractor(PacketRow, cfg, emit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tr
+	return tr.(*PacketTracker)
 }
 
 // packetRows returns the values of the rows of ps.
-func packetRows(t testing.TB, cfg PacketConfig, ps ...capture.Packet) (all [][]float32) {
+func packetRows(t testing.TB, cfg Config, ps ...capture.Packet) (all [][]float32) {
 	t.Helper()
 	tr := newPacketTracker(t, cfg, func(r *Row) { all = append(all, slices.Clone(r.Values)) })
 	for i := range ps {
@@ -53,7 +53,7 @@ func TestPacketRow(t *testing.T) {
 	p.Flags, p.Window = capture.SYN|capture.ACK, 1024
 	p.Tunnel, p.TunnelID, p.OuterSrc, p.OuterDst = capture.TunnelGTPU, 7, client, server
 	var got Row
-	tr := newPacketTracker(t, PacketConfig{Columns: []string{"packet_size"}}, func(r *Row) {
+	tr := newPacketTracker(t, Config{Columns: []string{"packet_size"}}, func(r *Row) {
 		got = *r
 		got.Values = slices.Clone(r.Values)
 	})
@@ -66,7 +66,7 @@ func TestPacketRow(t *testing.T) {
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	if s := tr.Stats(); s != (PacketStats{Sources: 1, Rows: 1}) || tr.Open() != 1 {
+	if s := tr.Stats(); s != (Stats{Rows: 1}) || tr.Open() != 1 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -78,7 +78,7 @@ func TestPacketFeatures(t *testing.T) {
 		return p
 	}
 	columns := []string{"packet_size", "inter_arrival_time", "packet_count_5s", "mean_packet_size", "spectral_entropy", "frequency_band_energy"}
-	got := packetRows(t, PacketConfig{Columns: columns},
+	got := packetRows(t, Config{Columns: columns},
 		sized(0, false, 100),
 		sized(1, true, 1500), // another source
 		sized(2, false, 200),
@@ -159,7 +159,7 @@ func TestPacketCategories(t *testing.T) {
 	} {
 		p := packet(0, tc.proto, false, 0)
 		p.SrcPort, p.DstPort, p.Flags = tc.srcPort, tc.dstPort, tc.flags
-		v := packetRows(t, PacketConfig{Columns: []string{"protocol_type", "tcp_flags", "src_port", "dst_port", "protocol_type=" + tc.protocol, "tcp_flags=" + tc.kind}}, p)[0]
+		v := packetRows(t, Config{Columns: []string{"protocol_type", "tcp_flags", "src_port", "dst_port", "protocol_type=" + tc.protocol, "tcp_flags=" + tc.kind}}, p)[0]
 		if protocol, kind := ValueName("protocol_type", float64(v[0])), ValueName("tcp_flags", float64(v[1])); protocol != tc.protocol || kind != tc.kind {
 			t.Errorf("%+v: %s %s", tc, protocol, kind)
 		}
@@ -171,7 +171,7 @@ func TestPacketCategories(t *testing.T) {
 
 func TestPacketOneHot(t *testing.T) {
 	columns := packetColumns()
-	rows := packetRows(t, PacketConfig{Columns: columns}, randomPackets(newRand(31), 2000)...)
+	rows := packetRows(t, Config{Columns: columns}, randomPackets(newRand(31), 2000)...)
 	for _, r := range rows {
 		for _, f := range packetGroup {
 			for v, name := range f.OneHot {
@@ -186,15 +186,15 @@ func TestPacketOneHot(t *testing.T) {
 
 func TestPacketConfig(t *testing.T) {
 	for _, tc := range []struct {
-		cfg  PacketConfig
+		cfg  Config
 		want string
 	}{
-		{PacketConfig{Columns: []string{"packet_size", "duration"}}, `column 2: "duration"`},
-		{PacketConfig{Columns: []string{"tcp_flags=URG"}}, `column 1: "tcp_flags=URG"`},
-		{PacketConfig{MaxSources: -1}, "-1 sources"},
-		{PacketConfig{MaxSources: 1<<24 + 1}, "16777217 sources"},
+		{Config{Columns: []string{"packet_size", "duration"}}, `column 2: "duration"`},
+		{Config{Columns: []string{"tcp_flags=URG"}}, `column 1: "tcp_flags=URG"`},
+		{Config{MaxSources: -1}, "-1 sources"},
+		{Config{MaxSources: 1<<24 + 1}, "16777217 sources"},
 	} {
-		if _, err := NewPacketTracker(tc.cfg, nil); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if _, err := NewExtractor(PacketRow, tc.cfg, nil); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%+v: %v", tc.cfg, err)
 		}
 	}
@@ -225,7 +225,7 @@ func TestPacketCount(t *testing.T) {
 				p.Time -= before
 				ps = append(ps, p)
 			}
-			rows := packetRows(t, PacketConfig{Columns: []string{"packet_count_5s"}}, ps...)
+			rows := packetRows(t, Config{Columns: []string{"packet_count_5s"}}, ps...)
 			if v := rows[len(rows)-1][0]; v < tc.min || v > tc.max {
 				t.Errorf("%s: %v", tc.name, v)
 			}
@@ -242,14 +242,14 @@ func TestPacketClock(t *testing.T) {
 		p.Time = at
 		ps = append(ps, p)
 	}
-	got := packetRows(t, PacketConfig{Columns: []string{"inter_arrival_time", "packet_count_5s"}}, ps...)
+	got := packetRows(t, Config{Columns: []string{"inter_arrival_time", "packet_count_5s"}}, ps...)
 	want := [][]float32{{0, 1}, {0, 2}, {0, 1}, {2 * most / 1e9, 1}, {0, 2}, {0, 1}}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	live := ps[:3:3]
 	live[0].Time, live[1].Time, live[2].Time = 10*second, 9*second, 7*second
-	got = packetRows(t, PacketConfig{Columns: []string{"packet_count_5s"}, StepBack: time.Second}, live...)
+	got = packetRows(t, Config{Columns: []string{"packet_count_5s"}, StepBack: time.Second}, live...)
 	if want := [][]float32{{1}, {2}, {1}}; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("a step of a second, then of two: %v, want %v", got, want)
 	}
@@ -266,7 +266,7 @@ type slowPackets struct {
 	limit   int
 	sources []*slowSource // the one silent longest first
 	now     int64
-	stats   PacketStats
+	stats   Stats
 }
 
 // add returns packet_size, inter_arrival_time, packet_count_5s (the exact one and the
@@ -284,10 +284,9 @@ func (s *slowPackets) add(p *capture.Packet) (size, gap, exact, steps, mean floa
 		s.sources = slices.Delete(s.sources, k, k+1)
 	} else {
 		f = &slowSource{addr: p.Src}
-		s.stats.Sources++
 		if len(s.sources) == s.limit {
 			s.sources = s.sources[1:]
-			s.stats.Evicted++
+			s.stats.Forgotten++
 		}
 	}
 	s.sources = append(s.sources, f)
@@ -370,7 +369,7 @@ func TestPacketTracker(t *testing.T) {
 		ps := streams(rng, 3000)
 		limit := []int{1, 3, 100}[rng.IntN(3)]
 		slow := slowPackets{limit: limit}
-		for i, got := range packetRows(t, PacketConfig{Columns: columns, MaxSources: limit}, ps...) {
+		for i, got := range packetRows(t, Config{Columns: columns, MaxSources: limit}, ps...) {
 			size, gap, exact, steps, mean, b := slow.add(&ps[i])
 			count := exact
 			if exact > 64 {
@@ -391,7 +390,7 @@ func TestPacketTracker(t *testing.T) {
 			}
 		}
 		var tr *PacketTracker
-		tr = newPacketTracker(t, PacketConfig{MaxSources: limit}, func(*Row) {
+		tr = newPacketTracker(t, Config{MaxSources: limit}, func(*Row) {
 			if tr.Open() > limit {
 				t.Fatalf("%d sources", tr.Open())
 			}
@@ -412,9 +411,9 @@ func TestPacketTracker(t *testing.T) {
 func TestPacketColumns(t *testing.T) {
 	all := packetColumns()
 	ps := streams(newRand(32), 2000)
-	rows := packetRows(t, PacketConfig{Columns: all}, ps...)
+	rows := packetRows(t, Config{Columns: all}, ps...)
 	for c, name := range all {
-		for i, r := range packetRows(t, PacketConfig{Columns: []string{name}}, ps...) {
+		for i, r := range packetRows(t, Config{Columns: []string{name}}, ps...) {
 			if r[0] != rows[i][c] {
 				t.Fatalf("packet %d: %s is %v alone, %v among all", i, name, r[0], rows[i][c])
 			}
@@ -427,7 +426,7 @@ func TestPacketGolden(t *testing.T) {
 	columns := []string{"packet_size", "inter_arrival_time", "packet_count_5s", "mean_packet_size", "spectral_entropy", "frequency_band_energy", "src_port", "dst_port", "tcp_flags"}
 	for name, want := range readWaveletGolden(t).Rows {
 		i := 0
-		tr := newPacketTracker(t, PacketConfig{Columns: columns}, func(r *Row) {
+		tr := newPacketTracker(t, Config{Columns: columns}, func(r *Row) {
 			if i >= len(want) {
 				return
 			}
@@ -469,7 +468,7 @@ func TestPacketGolden(t *testing.T) {
 func TestPacketNoAllocations(t *testing.T) {
 	ps := streams(newRand(33), 5000)
 	rows := 0
-	tr := newPacketTracker(t, PacketConfig{Columns: packetColumns(), MaxSources: 5}, func(*Row) { rows++ })
+	tr := newPacketTracker(t, Config{Columns: packetColumns(), MaxSources: 5}, func(*Row) { rows++ })
 	pass := func() {
 		for i := range ps {
 			tr.Add(&ps[i])
@@ -493,7 +492,7 @@ func TestPacketMemory(t *testing.T) {
 		return int64(m.HeapAlloc)
 	}
 	before := heap()
-	tr := newPacketTracker(t, PacketConfig{Columns: packetColumns()}, func(*Row) {})
+	tr := newPacketTracker(t, Config{Columns: packetColumns()}, func(*Row) {})
 	for i := range 3 * DefaultMaxSources {
 		p := packet(float64(i)*1e-5, capture.ProtoUDP, false, 0)
 		p.Src[13], p.Src[14] = byte(i>>8), byte(i)
@@ -501,7 +500,7 @@ func TestPacketMemory(t *testing.T) {
 	}
 	used := heap() - before
 	t.Logf("%d octets", used)
-	if s := tr.Stats(); tr.Open() != DefaultMaxSources || s.Evicted != 2*DefaultMaxSources {
+	if s := tr.Stats(); tr.Open() != DefaultMaxSources || s.Forgotten != 2*DefaultMaxSources {
 		t.Errorf("%d sources, %+v", tr.Open(), s)
 	}
 	if used > 5e6 { // as the doc of DefaultMaxSources has it
@@ -533,7 +532,7 @@ func FuzzPacketTracker(f *testing.F) {
 		const limit = 3
 		rows, last, clock := 0, int64(math.MinInt64), uint64(0)
 		var tr *PacketTracker
-		tr = newPacketTracker(t, PacketConfig{Columns: columns, MaxSources: limit}, func(r *Row) {
+		tr = newPacketTracker(t, Config{Columns: columns, MaxSources: limit}, func(r *Row) {
 			rows++
 			if n := tr.Stats().ClockSteps; n != clock {
 				clock, last = n, math.MinInt64
@@ -575,7 +574,7 @@ func FuzzPacketTracker(f *testing.F) {
 			}
 		}
 		s := tr.Stats()
-		if rows != packets || s.Rows != uint64(rows) || s.Sources < s.Evicted {
+		if rows != packets || s.Rows != uint64(rows) {
 			t.Fatalf("%d packets, %d rows, %+v", packets, rows, s)
 		}
 		if tr.Flush(); tr.Open() != 0 {
@@ -613,7 +612,7 @@ func BenchmarkPacketTracker(b *testing.B) {
 			columns []string
 		}{{"track", nil}, {"rows", plain}, {"rows+wavelets", notebookColumns}} {
 			b.Run(traffic.name+"/"+bench.name, func(b *testing.B) {
-				tr := newPacketTracker(b, PacketConfig{Columns: bench.columns}, func(*Row) {})
+				tr := newPacketTracker(b, Config{Columns: bench.columns}, func(*Row) {})
 				ps := traffic.packets
 				span, offset := ps[len(ps)-1].Time-ps[0].Time+second, int64(0)
 				pass := func() {

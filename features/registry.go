@@ -1,7 +1,7 @@
-// Package features joins packets into connections and computes named features
-// of them, KDD'99's connection features and those of telecom traffic, and features
-// of the packets themselves. The registry is the dictionary of all names; a Tracker
-// and a PacketTracker compute the columns they are asked for.
+// Package features turns packets into rows of named features. A kind of row says what
+// a row is of: a connection, with KDD'99's features and those of telecom traffic, or a
+// packet. The registry is the dictionary of all names; the Extractor of a kind computes
+// the columns it is asked for.
 package features
 
 import (
@@ -16,8 +16,68 @@ import (
 // A RowKind says what a row is of.
 type RowKind string
 
-// ConnectionRow is a row of a connection.
-const ConnectionRow RowKind = "connection"
+// An Extractor makes the rows of one kind from packets. It belongs to one goroutine,
+// and knows no time but that of the packets: the same packets give the same rows. It
+// hands each row to the emit function that it was made with, within Add, Tick or Flush;
+// the row is valid until emit returns.
+type Extractor interface {
+	// Add takes one packet, after the rows that were due before it. The Extractor
+	// keeps nothing of the packet.
+	Add(p *capture.Packet)
+	// Tick moves the packet clock to now, in nanoseconds since the Unix epoch, and
+	// makes the rows that have come due. A live source calls it while the wire is quiet.
+	Tick(now int64)
+	// Flush makes all rows that are still to come and forgets the past: what follows
+	// begins a new time.
+	Flush()
+	// Stats returns the counters so far.
+	Stats() Stats
+}
+
+// kinds lists all kinds of rows, in the order of the dictionary. Each is declared in
+// the file of its Extractor.
+var kinds = []*rowKind{&connectionKind, &packetKind}
+
+// rowKind is a kind of row.
+type rowKind struct {
+	name   RowKind
+	groups [][]Feature // the features of its rows
+	// open returns an Extractor of columns, which are valid.
+	open func(cfg Config, columns []column, emit func(*Row)) (Extractor, error)
+}
+
+// Kinds returns the names of all kinds of rows, the usual one first.
+func Kinds() (names []RowKind) {
+	for _, k := range kinds {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// findKind returns the kind of that name, or an error that names those there are.
+func findKind(name RowKind) (*rowKind, error) {
+	known := make([]string, len(kinds))
+	for i, k := range kinds {
+		if k.name == name {
+			return k, nil
+		}
+		known[i] = string(k.name)
+	}
+	return nil, fmt.Errorf("this build makes no rows of a %.20q, only of a %s", name, strings.Join(known, " or "))
+}
+
+// NewExtractor returns an Extractor of rows of a kind, which hands each row to emit.
+func NewExtractor(kind RowKind, cfg Config, emit func(*Row)) (Extractor, error) {
+	k, err := findKind(kind)
+	if err != nil {
+		return nil, err
+	}
+	columns, err := k.compile(cfg.Columns)
+	if err != nil {
+		return nil, err
+	}
+	return k.open(cfg, columns, emit)
+}
 
 // A Feature is one name of the dictionary.
 type Feature struct {
@@ -32,10 +92,13 @@ type Feature struct {
 	OneHot []string `json:"one_hot,omitempty"`
 
 	needs need
-	value func(*sample) float64
+	// value is a func(*S) float64, in which S is what the Extractor of the kind
+	// computes the features of a row from.
+	value any
 }
 
-// need is what a feature's value is computed from besides its connection.
+// need is what a feature's value is computed from besides its connection. Each kind of
+// row has its own.
 type need uint16
 
 const (
@@ -50,7 +113,7 @@ const (
 	needContent // contentState
 )
 
-// sample is what the features of one row are computed from.
+// sample is what the features of one connection's row are computed from.
 type sample struct {
 	conn     *conn
 	flag     Flag
@@ -67,8 +130,6 @@ type sample struct {
 
 	signalling      *signallingState
 	signallingRates signallingRates
-
-	packet packetSample // of a packet's row; what stands above is of a connection's
 }
 
 // Columns returns the names of all columns of a feature: its own, or those of
@@ -84,19 +145,23 @@ func (f *Feature) Columns() []string {
 // All returns the dictionary in the order of its groups.
 func All() []Feature { return append([]Feature(nil), dictionary...) }
 
-var dictionary = concat(basicGroup, timeGroup, hostGroup, contentGroup, telecomGroup, signallingGroup, flowGroup, behaviourGroup, dnsFeatures, packetGroup)
-
-func concat(groups ...[]Feature) (all []Feature) {
-	for _, g := range groups {
-		all = append(all, g...)
+var dictionary = func() (all []Feature) {
+	for _, k := range kinds {
+		for _, f := range slices.Concat(k.groups...) {
+			f.Row = k.name
+			all = append(all, f)
+		}
 	}
 	return all
-}
+}()
 
-// byName holds the features of each kind of row. One that both have (protocol_type)
+// byName holds the features of each kind of row. One that several have (protocol_type)
 // gives its values the same names.
 var byName = func() map[RowKind]map[string]*Feature {
-	m := map[RowKind]map[string]*Feature{ConnectionRow: {}, PacketRow: {}}
+	m := map[RowKind]map[string]*Feature{}
+	for _, k := range kinds {
+		m[k.name] = map[string]*Feature{}
+	}
 	for i := range dictionary {
 		m[dictionary[i].Row][dictionary[i].Name] = &dictionary[i]
 	}
@@ -109,10 +174,10 @@ type column struct {
 	code    int // of the one-hot column, -1 for the feature itself
 }
 
-// compile finds the column of the given name in rows of a kind.
-func compile(row RowKind, name string) (column, error) {
+// column finds the column of the given name.
+func (k *rowKind) column(name string) (column, error) {
 	base, value, oneHot := strings.Cut(name, "=")
-	f := byName[row][base]
+	f := byName[k.name][base]
 	switch {
 	case f == nil:
 	case !oneHot:
@@ -122,42 +187,55 @@ func compile(row RowKind, name string) (column, error) {
 			return column{f, code}, nil
 		}
 	}
-	return column{}, fmt.Errorf("%q is no feature of a %s that this build computes (see picket features)", name, row)
+	return column{}, fmt.Errorf("%q is no feature of a %s that this build computes (see picket features)", name, k.name)
 }
 
-// filler fills the columns of one feature.
-type filler struct {
-	value func(*sample) float64
+// compile finds all columns, each of which must be there once, or names the first that
+// is not.
+func (k *rowKind) compile(names []string) ([]column, error) {
+	columns := make([]column, len(names))
+	for i, name := range names {
+		var err error
+		if columns[i], err = k.column(name); err != nil {
+			return nil, fmt.Errorf("column %d: %w", i+1, err)
+		}
+		if slices.Contains(names[:i], name) {
+			return nil, fmt.Errorf("column %d: %q is there twice", i+1, name)
+		}
+	}
+	return columns, nil
+}
+
+// filler fills the columns of one feature, from an S.
+type filler[S any] struct {
+	value func(*S) float64
 	at    int   // its own column, -1 when it is not asked for
 	codes []int // column of each code's one-hot, -1 likewise; nil for none
 }
 
 // newFillers returns what fills the columns of a kind of row, and what that needs.
-func newFillers(row RowKind, columns []string) (fs []filler, needs need, err error) {
-	if err := Check(row, columns); err != nil {
-		return nil, 0, err
-	}
+func newFillers[S any](columns []column) (fs []filler[S], needs need) {
 	index := map[string]int{}
-	for at, name := range columns {
-		c, _ := compile(row, name)
+	for at, c := range columns {
 		needs |= c.feature.needs
+		value := c.feature.value.(func(*S) float64)
 		if c.code < 0 {
-			fs = append(fs, filler{value: c.feature.value, at: at})
+			fs = append(fs, filler[S]{value: value, at: at})
 			continue
 		}
 		k, ok := index[c.feature.Name]
 		if !ok {
 			k = len(fs)
 			index[c.feature.Name] = k
-			fs = append(fs, filler{value: c.feature.value, at: -1, codes: slices.Repeat([]int{-1}, len(c.feature.OneHot))})
+			fs = append(fs, filler[S]{value: value, at: -1, codes: slices.Repeat([]int{-1}, len(c.feature.OneHot))})
 		}
 		fs[k].codes[c.code] = at
 	}
-	return fs, needs, nil
+	return fs, needs
 }
 
 // fill fills the columns of a row.
-func fill(values []float32, fs []filler, s *sample) {
+func fill[S any](values []float32, fs []filler[S], s *S) {
 	clear(values) // one-hot columns are 0 but for one
 	for i := range fs {
 		f := &fs[i]
@@ -173,32 +251,28 @@ func fill(values []float32, fs []filler, s *sample) {
 // ValueName returns the name that a categorical feature gives to v, "" when it
 // gives none.
 func ValueName(feature string, v float64) string {
-	for _, row := range []RowKind{ConnectionRow, PacketRow} {
-		if f := byName[row][feature]; f != nil && v >= 0 && v < float64(len(f.OneHot)) && v == math.Trunc(v) {
+	for _, k := range kinds {
+		if f := byName[k.name][feature]; f != nil && v >= 0 && v < float64(len(f.OneHot)) && v == math.Trunc(v) {
 			return f.OneHot[int(v)]
 		}
 	}
 	return ""
 }
 
-// Check reports whether every name is a column that rows of a kind can have, once,
-// and names the first that is not.
-func Check(row RowKind, columns []string) error {
-	for i, name := range columns {
-		if _, err := compile(row, name); err != nil {
-			return fmt.Errorf("column %d: %w", i+1, err)
-		}
-		if slices.Contains(columns[:i], name) {
-			return fmt.Errorf("column %d: %q is there twice", i+1, name)
-		}
+// Check reports whether there are rows of the kind and every name is a column that they
+// can have, once, and names the first that is not.
+func Check(kind RowKind, columns []string) error {
+	k, err := findKind(kind)
+	if err == nil {
+		_, err = k.compile(columns)
 	}
-	return nil
+	return err
 }
 
 // rower fills rows, and holds the state that the groups of its columns need; that
 // of others is nil.
 type rower struct {
-	fillers    []filler
+	fillers    []filler[sample]
 	needs      need
 	time, host *window
 	tunnels    perConn[tunnel] // of the connections that came by one
@@ -212,10 +286,9 @@ type rower struct {
 	out        Row
 }
 
-func newRower(columns []string) (r rower, err error) {
-	if r.fillers, r.needs, err = newFillers(ConnectionRow, columns); err != nil {
-		return r, err
-	}
+func newRower(columns []column) (r rower) {
+	r.fillers, r.needs = newFillers[sample](columns)
+	r.out.Kind = ConnectionRow
 	r.out.Values = make([]float32, len(columns))
 	if r.needs&needTime != 0 {
 		r.time = newWindow(timeWindowSpan, timeWindowMax, false)
@@ -239,7 +312,7 @@ func newRower(columns []string) (r rower, err error) {
 		r.content = &perConn[contentState]{}
 	}
 	r.signalling = newSignalling(r.needs)
-	return r, nil
+	return r
 }
 
 // begin makes room for what the groups keep of connection i.
@@ -298,7 +371,7 @@ func (r *rower) row(i int32, c *conn, time int64, ended bool) *Row {
 		s.host = r.host.measure(c, time, err, enters)
 	}
 	o := &r.out
-	o.Kind, o.Time, o.Start, o.End, o.Ended = ConnectionRow, time, c.start, c.last, ended
+	o.Time, o.Start, o.End, o.Ended = time, c.start, c.last, ended
 	o.Src, o.Dst, o.Proto, o.Flag = c.addr(originator), c.addr(responder), c.key.proto, s.flag
 	o.SrcPort, o.DstPort, o.ICMPType, o.ICMPCode = 0, 0, c.icmpType, c.icmpCode
 	if !c.isICMP() {

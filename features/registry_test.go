@@ -52,10 +52,46 @@ func TestKDDOrder(t *testing.T) {
 	}
 }
 
+// TestKinds: the Extractor of each kind makes rows of all of its columns, and counts them.
+func TestKinds(t *testing.T) {
+	for _, kind := range Kinds() {
+		var columns []string
+		for _, f := range featuresOf(kind) {
+			columns = append(columns, f.Columns()...)
+		}
+		rows := uint64(0)
+		x, err := NewExtractor(kind, Config{Columns: columns}, func(r *Row) {
+			if rows++; r.Kind != kind || len(r.Values) != len(columns) {
+				t.Fatalf("a row of a %s with %d values, not of a %s with %d", r.Kind, len(r.Values), kind, len(columns))
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range randomPackets(newRand(10), 3000) {
+			x.Add(&p)
+		}
+		x.Tick(epoch + 1e6*second)
+		x.Flush()
+		if s := x.Stats(); rows == 0 || s.Rows != rows || s.Open != 0 {
+			t.Errorf("%s: %d rows, %+v", kind, rows, s)
+		}
+	}
+	const want = `no rows of a "flow", only of a connection or `
+	for _, err := range []error{Check("flow", nil), func() error {
+		_, err := NewExtractor("flow", Config{}, nil)
+		return err
+	}()} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
 func TestUnknownColumns(t *testing.T) {
 	for _, name := range []string{"rev_bytes", "", "flag=S9", "flag=", "duration=1", "=", "Flag", "service=http ", "packet_size"} {
 		for _, err := range []error{Check(ConnectionRow, []string{"count", name}), func() error {
-			_, err := NewTracker(Config{Columns: []string{"count", name}}, nil)
+			_, err := NewExtractor(ConnectionRow, Config{Columns: []string{"count", name}}, nil)
 			return err
 		}()} {
 			if err == nil || !strings.Contains(err.Error(), `column 2: "`+name+`"`) {

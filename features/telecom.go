@@ -24,7 +24,7 @@ const (
 )
 
 func telecom(name, unit, doc string, needs need, value func(*sample) float64) Feature {
-	return Feature{Name: name, Group: "telecom", Row: ConnectionRow, Unit: unit, Doc: doc, Source: "5G core features on NSL-KDD", needs: needs, value: value}
+	return Feature{Name: name, Group: "telecom", Unit: unit, Doc: doc, Source: "5G core features on NSL-KDD", needs: needs, value: value}
 }
 
 // telecomGroup holds the features that mobile operators' analysts add to KDD'99's;

@@ -9,6 +9,17 @@ import (
 	"github.com/picket-ids/picket/capture"
 )
 
+// ConnectionRow is a row of a connection.
+const ConnectionRow RowKind = "connection"
+
+var connectionKind = rowKind{
+	name: ConnectionRow,
+	groups: [][]Feature{
+		basicGroup, timeGroup, hostGroup, contentGroup, telecomGroup, signallingGroup, flowGroup, behaviourGroup, dnsFeatures,
+	},
+	open: newConnectionRows,
+}
+
 // Timeouts on the packet clock, in nanoseconds.
 const (
 	second        = int64(1e9)
@@ -187,7 +198,7 @@ type Row struct {
 	// Packets and Octets count frames on the wire since the connection's last
 	// row: from the initiator, from the responder.
 	Packets, Octets [2]uint64
-	Connection      uint64 // number of the connection within its Tracker, from 1; 0 for a packet's row
+	Connection      uint64 // number of the connection within its Tracker, from 1; 0 for a row that is not of a connection
 	Serial          int    // 0 for the first row of the connection
 	Ended           bool   // false for the row of a connection that goes on
 	// Values holds the columns that the tracker was asked for, in their order.
@@ -199,13 +210,17 @@ type Row struct {
 // one says nothing new.
 func (r *Row) Silent() bool { return r.Serial > 0 && r.Packets == [2]uint64{} }
 
-// Config says what a Tracker computes and how much it may hold.
+// Config says what an Extractor computes and how much it may hold. A kind of row
+// ignores what it has no use for.
 type Config struct {
 	// Columns names the features of a row, in order.
 	Columns []string
 	// MaxConnections bounds the connections tracked at a time; 0 means
 	// DefaultMaxConnections. Past it the one idle longest gives its row early.
 	MaxConnections int
+	// MaxSources bounds the source addresses that rows of packets remember at a time; 0
+	// means DefaultMaxSources. Past it the one silent longest is forgotten.
+	MaxSources int
 	// Early, when not 0, is how long a connection that is not established must be
 	// quiet to give a row ahead of its timeout: one before it is closed, one
 	// after. It counts in the windows from then on. Its last row is Silent unless more
@@ -225,10 +240,11 @@ const DefaultStepBack = time.Minute
 // all groups.
 const DefaultMaxConnections = 1 << 15
 
-// Stats counts what a Tracker did.
+// Stats counts what an Extractor did. What a kind of row has no use for stays 0.
 type Stats struct {
 	Connections uint64 // begun
-	Evicted     uint64 // ended early because the table was full
+	Open        int    // connections being tracked now
+	Evicted     uint64 // connections ended early because the table was full
 	Rows        uint64
 	ClockSteps  uint64 // times that packet time ran back by more than Config.StepBack
 	// Forgotten are sources, victims, pairs of both and domains whose past the columns
@@ -237,9 +253,17 @@ type Stats struct {
 	Forgotten uint64
 }
 
-// A Tracker joins packets into connections and makes their rows. It belongs to
-// one goroutine, and knows no time but that of the packets: the same packets
-// give the same rows.
+// Add adds the counters of another Extractor.
+func (s *Stats) Add(o Stats) {
+	s.Connections += o.Connections
+	s.Open += o.Open
+	s.Evicted += o.Evicted
+	s.Rows += o.Rows
+	s.ClockSteps += o.ClockSteps
+	s.Forgotten += o.Forgotten
+}
+
+// A Tracker is the Extractor of connections: it joins packets into them.
 type Tracker struct {
 	conns *table[connKey, conn]
 	lists [numLists]list
@@ -252,8 +276,7 @@ type Tracker struct {
 	stats Stats
 }
 
-// NewTracker returns a Tracker that hands each row to emit.
-func NewTracker(cfg Config, emit func(*Row)) (*Tracker, error) {
+func newConnectionRows(cfg Config, columns []column, emit func(*Row)) (Extractor, error) {
 	limit := cfg.MaxConnections
 	if limit == 0 {
 		limit = DefaultMaxConnections
@@ -268,11 +291,7 @@ func NewTracker(cfg Config, emit func(*Row)) (*Tracker, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := newRower(cfg.Columns)
-	if err != nil {
-		return nil, err
-	}
-	t := &Tracker{conns: newTable[connKey, conn](limit), early: int64(cfg.Early), back: back, rows: rows, emit: emit}
+	t := &Tracker{conns: newTable[connKey, conn](limit), early: int64(cfg.Early), back: back, rows: newRower(columns), emit: emit}
 	for i := range t.lists {
 		t.lists[i] = list{-1, -1}
 	}
@@ -290,6 +309,7 @@ func stepBack(d time.Duration) (int64, error) {
 // Stats returns the counters so far.
 func (t *Tracker) Stats() Stats {
 	s := t.stats
+	s.Open = t.Open()
 	if b := t.rows.behaviour; b != nil {
 		s.Forgotten = b.sources.evicted + b.victims.evicted + b.pairs.evicted
 	}

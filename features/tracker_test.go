@@ -341,7 +341,7 @@ func TestEviction(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	for _, n := range []int{-1, 1<<24 + 1} {
-		if _, err := NewTracker(Config{MaxConnections: n}, nil); err == nil {
+		if _, err := NewExtractor(ConnectionRow, Config{MaxConnections: n}, nil); err == nil {
 			t.Errorf("a cap of %d is accepted", n)
 		}
 	}
@@ -379,7 +379,7 @@ func TestClock(t *testing.T) {
 			}
 		})
 	}
-	if _, err := NewTracker(Config{StepBack: -1}, nil); err == nil {
+	if _, err := NewExtractor(ConnectionRow, Config{StepBack: -1}, nil); err == nil {
 		t.Error("a negative step is accepted")
 	}
 	// Times that no clock shows end, and end all connections.

@@ -50,7 +50,7 @@ func BenchmarkStages(b *testing.B) {
 		columns []string
 	}{{"decode+track", nil}, {"decode+track+rows", columns}} {
 		b.Run(stage.name, func(b *testing.B) {
-			t, err := features.NewTracker(features.Config{Columns: stage.columns}, func(*features.Row) {})
+			t, err := features.NewExtractor(features.ConnectionRow, features.Config{Columns: stage.columns}, func(*features.Row) {})
 			if err != nil {
 				b.Fatal(err)
 			}

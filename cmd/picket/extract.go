@@ -33,7 +33,7 @@ func extract(ctx context.Context, args []string, std stdio) (int, error) {
 	files := fs.StringArrayP("read", "r", nil, "capture to read, as an argument does")
 	output := fs.StringP("output", "o", "-", "file to write (-: standard output)")
 	format := fs.String("format", "", "csv or parquet (empty: by the ending of --output, else csv)")
-	fs.StringVar(&x.row, "row", string(features.ConnectionRow), "what a row is of: connection or packet")
+	fs.StringVar(&x.row, "row", string(features.Kinds()[0]), "what a row is of: "+kindNames())
 	names := fs.StringSlice("features", nil, "columns to write, by name (empty: all of the groups)")
 	groups := fs.StringSlice("group", nil, "groups to write (empty: all)")
 	fs.BoolVarP(&x.quiet, "quiet", "q", false, "show no progress, only warnings and errors")
@@ -64,11 +64,20 @@ func extract(ctx context.Context, args []string, std stdio) (int, error) {
 	return exitNothing, writeFile(*output, x.captures, write)
 }
 
+// kindNames returns the names of all kinds of rows, in words.
+func kindNames() string {
+	var names []string
+	for _, k := range features.Kinds() {
+		names = append(names, string(k))
+	}
+	return strings.Join(names, " or ")
+}
+
 // chooseColumns returns the named columns, or all of the named groups, of a kind of
 // row.
 func chooseColumns(row features.RowKind, names, groups []string) ([]string, error) {
-	if row != features.ConnectionRow && row != features.PacketRow {
-		return nil, fmt.Errorf("no rows of a %q: connection or packet", row)
+	if !slices.Contains(features.Kinds(), row) {
+		return nil, fmt.Errorf("no rows of a %q: %s", row, kindNames())
 	}
 	if len(names) > 0 && len(groups) > 0 {
 		return nil, errors.New("--features and --group exclude each other")
@@ -147,7 +156,8 @@ func writeFile(path string, inputs []string, write func(io.Writer) error) error 
 func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 	var name string
 	var writeErr error
-	t, err := x.tracker(func(r *features.Row) {
+	cfg := features.Config{Columns: x.columns, MaxConnections: x.track.connections, Early: x.track.early}
+	t, err := features.NewExtractor(features.RowKind(x.row), cfg, func(r *features.Row) {
 		if r.Silent() {
 			return
 		}
@@ -184,15 +194,4 @@ func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 		}
 	}
 	return nil
-}
-
-// tracker makes the rows of either kind.
-func (x *extraction) tracker(emit func(*features.Row)) (interface {
-	Add(*capture.Packet)
-	Flush()
-}, error) {
-	if features.RowKind(x.row) == features.PacketRow {
-		return features.NewPacketTracker(features.PacketConfig{Columns: x.columns}, emit)
-	}
-	return features.NewTracker(features.Config{Columns: x.columns, MaxConnections: x.track.connections, Early: x.track.early}, emit)
 }

@@ -159,10 +159,10 @@ func (h *health) add(s *detect.Stats) {
 		}
 	}
 	r := &h.Rows
-	r.Connections += s.Tracker.Connections
-	r.Open += s.Open
-	r.Evicted += s.Tracker.Evicted
-	r.Forgotten += s.Tracker.Forgotten + s.Packets.Evicted
+	r.Connections += s.Features.Connections
+	r.Open += s.Features.Open
+	r.Evicted += s.Features.Evicted
+	r.Forgotten += s.Features.Forgotten
 	r.Judged += s.Judged
 	r.Anomalous += s.Anomalous
 	h.Incidents.Total, h.Incidents.Early = s.Incidents, s.Early // of the common table

@@ -13,8 +13,8 @@ import (
 	"github.com/picket-ids/picket/features"
 )
 
-// identity are the columns of extract that say where a row is from and which
-// connection or packet it is of. None is a feature.
+// identity are the columns of extract that say where a row is from and what it is of.
+// None is a feature.
 var identity = []string{"capture", "start", "end", "source", "source_port", "destination", "destination_port", "protocol", "community_id", "ended"}
 
 // A rowWriter writes rows in one format. It holds a bounded part of them.

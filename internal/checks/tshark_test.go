@@ -64,7 +64,7 @@ func picket(t *testing.T, path string) *talk {
 			columns = append(columns, side+c)
 		}
 	}
-	tr, err := features.NewTracker(features.Config{Columns: columns, MaxConnections: 1 << 20}, func(r *features.Row) {
+	tr, err := features.NewExtractor(features.ConnectionRow, features.Config{Columns: columns, MaxConnections: 1 << 20}, func(r *features.Row) {
 		if !r.Ended || r.Proto != capture.ProtoTCP && r.Proto != capture.ProtoUDP && r.Proto != capture.ProtoSCTP {
 			return
 		}

@@ -30,9 +30,9 @@ type batch struct {
 // lane is what rows of one kind, which the same models score, go through. All
 // memory is allocated by newLane.
 type lane struct {
-	tracker *features.Tracker       // what makes the rows: this,
-	packets *features.PacketTracker // or this
-	columns []string                // of a row
+	kind    features.RowKind
+	rows    *source  // what makes the rows
+	columns []string // of a row
 	width   int
 	models  []*scorer
 
@@ -44,19 +44,22 @@ type lane struct {
 	memoScores []float64 // [memoSize][models]
 }
 
+// source is an Extractor and the lane that its rows go to.
+type source struct {
+	features.Extractor
+	lane *lane
+}
+
 // memo remembers a row: with its scores, or as one of those to score.
 type memo struct {
 	used  bool
 	fresh int // index in toScore, -1 once scored
 }
 
-// with returns a lane for models, nil for none, that goes on with the tracker of l,
-// which may be nil, if its columns are enough. It tells the models where their
-// columns are.
-func (l *lane) with(models []*scorer) *lane {
-	if models == nil {
-		return nil
-	}
+// with returns a lane for models of a kind of row that goes on with the source of l,
+// which may be nil, if its columns are enough; else it has no source yet. It tells the
+// models where their columns are.
+func (l *lane) with(kind features.RowKind, models []*scorer) *lane {
 	var wanted []string
 	for _, m := range models {
 		for _, f := range m.Features {
@@ -74,7 +77,7 @@ func (l *lane) with(models []*scorer) *lane {
 		}
 	}
 	next := newLane(l.columns, models)
-	next.tracker, next.packets = l.tracker, l.packets
+	next.kind, next.rows = kind, l.rows
 	return next
 }
 

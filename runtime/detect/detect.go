@@ -28,7 +28,7 @@ type Scorer interface {
 type Model struct {
 	Scorer
 	Name, Version, SHA256 string
-	Row                   string    // what it scores: "connection"
+	Row                   string    // what it scores: a features.RowKind
 	Features              []string  // its columns
 	Typical               []float32 // the training normals' median, by column
 	Threshold             float64   // at and above it a row is anomalous
@@ -71,37 +71,33 @@ type Stats struct {
 	Octets    uint64                      // of the frames on the wire
 	First     int64                       // ns, time of the first and the last frame
 	Last      int64
-	Links     []capture.LinkType   // unsupported ones met, at most 8
-	Tracker   features.Stats       // connections
-	Packets   features.PacketStats // rows of packets
-	Anomalous uint64               // rows
+	Links     []capture.LinkType // unsupported ones met, at most 8
+	Features  features.Stats     // of the extractors of all kinds of rows together
+	Anomalous uint64             // rows
 	Incidents uint64
 	Judged    uint64 // rows that were scored
 	Early     uint64 // incidents ended before their time, some unpublished, because too many were open
 	// Suppressed counts anomalous rows that a Suppression hid, by its place in
 	// Config.Suppress.
 	Suppressed []uint64
-	Open       int // connections now
 }
 
 // Detector is one such loop. It is not safe for concurrent use.
 type Detector struct {
-	cfg         Config
-	models      []*scorer
-	decoder     capture.Decoder
-	connections *lane // nil without a model of connections
-	packets     *lane // nil without a model of packets
-	lanes       []*lane
-	batch       batch
-	incidents   *Incidents
-	worker      int // among the Detectors of incidents
-	suppressed  *suppressions
-	last        int64 // ns, the time of the row before
-	lastTick    int64 // ns, see Config.MaxWait
-	fresh       bool  // the next frame is the first of a source
-	stats       Stats
-	probe       []float32 // rows of explain
-	err         error
+	cfg        Config
+	models     []*scorer
+	decoder    capture.Decoder
+	lanes      []*lane // one for each kind of row that models score
+	batch      batch
+	incidents  *Incidents
+	worker     int // among the Detectors of incidents
+	suppressed *suppressions
+	last       int64 // ns, the time of the row before
+	lastTick   int64 // ns, see Config.MaxWait
+	fresh      bool  // the next frame is the first of a source
+	stats      Stats
+	probe      []float32 // rows of explain
+	err        error
 }
 
 // scorer is a loaded model and where its columns lie in the rows of its kind.
@@ -173,10 +169,10 @@ func Swap(all []*Detector, models [][]Model, suppress []Suppression) error {
 
 // swap is what a Detector is to have next.
 type swap struct {
-	connections, packets *lane
-	scorers              []*scorer
-	suppressed           *suppressions
-	anew                 bool // rows will come from another tracker
+	lanes      []*lane
+	scorers    []*scorer
+	suppressed *suppressions
+	anew       bool // rows will come from another source
 }
 
 func (d *Detector) prepare(models []Model, suppress []Suppression) (*swap, error) {
@@ -191,30 +187,49 @@ func (d *Detector) prepare(models []Model, suppress []Suppression) (*swap, error
 	kinds := map[features.RowKind][]*scorer{}
 	for i, m := range models {
 		kind := features.RowKind(m.Row)
-		if kind != features.ConnectionRow && kind != features.PacketRow {
-			return nil, fmt.Errorf("model %s scores rows of kind %q, this build makes those of a connection or a packet", m.Name, m.Row)
-		}
 		if err := features.Check(kind, m.Features); err != nil {
 			return nil, fmt.Errorf("model %s: %w", m.Name, err)
 		}
 		scorers[i] = &scorer{Model: m, index: i, groups: groups(m.Features), scores: make([]float32, maxBatch)}
 		kinds[kind] = append(kinds[kind], scorers[i])
 	}
-	connections, packets := d.connections.with(kinds[features.ConnectionRow]), d.packets.with(kinds[features.PacketRow])
-	if connections != nil && connections.tracker == nil {
-		connections.tracker, err = features.NewTracker(features.Config{Columns: connections.columns, MaxConnections: d.cfg.MaxConnections, Early: d.cfg.Early, StepBack: d.cfg.StepBack},
-			func(r *features.Row) { d.add(d.connections, r) })
-		if err != nil {
-			return nil, err
+	s := &swap{scorers: scorers, suppressed: suppressed}
+	for _, kind := range features.Kinds() {
+		if kinds[kind] == nil {
+			continue
+		}
+		l := d.lane(kind).with(kind, kinds[kind])
+		if l.rows == nil {
+			if l.rows, err = d.newSource(l); err != nil {
+				return nil, err
+			}
+		}
+		s.lanes = append(s.lanes, l)
+	}
+	s.anew = slices.ContainsFunc(d.lanes, func(old *lane) bool {
+		return !slices.ContainsFunc(s.lanes, func(l *lane) bool { return l.rows == old.rows })
+	})
+	return s, nil
+}
+
+// lane returns the lane of a kind of row, nil when there is none.
+func (d *Detector) lane(kind features.RowKind) *lane {
+	for _, l := range d.lanes {
+		if l.kind == kind {
+			return l
 		}
 	}
-	if packets != nil && packets.packets == nil {
-		packets.packets, err = features.NewPacketTracker(features.PacketConfig{Columns: packets.columns, StepBack: d.cfg.StepBack}, func(r *features.Row) { d.add(d.packets, r) })
-		if err != nil {
-			return nil, err
-		}
-	}
-	return &swap{connections, packets, scorers, suppressed, anew(d.connections, connections) || anew(d.packets, packets)}, nil
+	return nil
+}
+
+// newSource returns what makes the rows of a lane.
+func (d *Detector) newSource(l *lane) (*source, error) {
+	s := &source{lane: l}
+	var err error
+	s.Extractor, err = features.NewExtractor(l.kind, features.Config{
+		Columns: l.columns, MaxConnections: d.cfg.MaxConnections, Early: d.cfg.Early, StepBack: d.cfg.StepBack,
+	}, func(r *features.Row) { d.add(s.lane, r) })
+	return s, err
 }
 
 func (d *Detector) commit(s *swap) {
@@ -226,20 +241,11 @@ func (d *Detector) commit(s *swap) {
 		d.incidents.swap(d, s.scorers)
 	}
 	d.incidents.mu.Unlock()
-	d.connections, d.packets, d.models, d.suppressed = s.connections, s.packets, s.scorers, s.suppressed
-	d.lanes = nil
-	for _, l := range []*lane{s.connections, s.packets} {
-		if l != nil {
-			d.lanes = append(d.lanes, l)
-		}
+	d.lanes, d.models, d.suppressed = s.lanes, s.scorers, s.suppressed
+	for _, l := range d.lanes {
+		l.rows.lane = l
 	}
 	d.batch = newBatch(d.lanes...)
-}
-
-// anew reports whether the rows of lane next come from another tracker than those of
-// lane old.
-func anew(old, next *lane) bool {
-	return old != nil && (next == nil || next.tracker != old.tracker || next.packets != old.packets)
 }
 
 // groups returns the columns by feature: one each, or all the one-hot columns.
@@ -284,11 +290,8 @@ func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) 
 	s.First, s.Last = min(s.First, f.Time), max(s.Last, f.Time)
 	switch {
 	case o.HasPacket():
-		if d.connections != nil {
-			d.connections.tracker.Add(p)
-		}
-		if d.packets != nil {
-			d.packets.packets.Add(p)
+		for _, l := range d.lanes {
+			l.rows.Add(p)
 		}
 	case o == capture.UnsupportedLink && len(s.Links) < 8 && !slices.Contains(s.Links, f.Link):
 		s.Links = append(s.Links, f.Link)
@@ -305,8 +308,8 @@ func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) 
 // follow, but for the order of packets in a capture.
 func (d *Detector) Tick(now int64) {
 	d.lastTick = now
-	if d.connections != nil {
-		d.connections.tracker.Tick(now)
+	for _, l := range d.lanes {
+		l.rows.Tick(now)
 	}
 	d.score()
 	d.incidents.mu.Lock()
@@ -353,11 +356,8 @@ func (d *Detector) endAll() {
 
 // drain ends all connections and judges what is left.
 func (d *Detector) drain() {
-	if d.connections != nil {
-		d.connections.tracker.Flush()
-	}
-	if d.packets != nil {
-		d.packets.packets.Flush()
+	for _, l := range d.lanes {
+		l.rows.Flush()
 	}
 	d.score()
 }
@@ -367,11 +367,8 @@ func (d *Detector) drain() {
 func (d *Detector) Stats() Stats {
 	s := d.stats
 	s.Outcomes = d.decoder.Counts
-	if d.connections != nil {
-		s.Tracker, s.Open = d.connections.tracker.Stats(), d.connections.tracker.Open()
-	}
-	if d.packets != nil {
-		s.Packets = d.packets.packets.Stats()
+	for _, l := range d.lanes {
+		s.Features.Add(l.rows.Stats())
 	}
 	s.Suppressed = d.suppressed.counts()
 	d.incidents.mu.Lock()

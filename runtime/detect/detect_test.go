@@ -292,8 +292,8 @@ func TestSeveralModels(t *testing.T) {
 	var s traffic
 	s.syn(0, "10.0.0.1", "10.0.0.9", 1024, 22)
 	st := detect(t, cfg, &s)
-	if st.Incidents != 1 || st.Packets.Rows != 1 || st.Tracker.Rows != 1 {
-		t.Fatalf("%d incidents of %d packets and %d connections", st.Incidents, st.Packets.Rows, st.Tracker.Rows)
+	if st.Incidents != 1 || st.Features.Rows != 2 || st.Features.Connections != 1 {
+		t.Fatalf("%d incidents, %+v", st.Incidents, st.Features)
 	}
 	got := fmt.Sprintf("%+v", last.Picket.Models)
 	if want := "[{Name:rule Score:0.501 Threshold:0.5 Anomalous:true} {Name:calm Score:0.25 Threshold:0.5 Anomalous:false} {Name:small Score:0.96 Threshold:0.9 Anomalous:true}]"; got != want {
@@ -330,7 +330,7 @@ func TestAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(20000, frame); n != 0 {
 		t.Errorf("%v allocations per frame", n)
 	}
-	if d.Stats().Tracker.Rows == 0 {
+	if d.Stats().Features.Rows == 0 {
 		t.Error("no rows were scored")
 	}
 }
@@ -507,7 +507,7 @@ func TestConnections(t *testing.T) {
 						continue
 					}
 					now := int64(1e18) + int64(serial)*60e9 + int64(k)
-					d.add(d.connections, &features.Row{
+					d.add(d.lanes[0], &features.Row{
 						Kind: features.ConnectionRow, Time: now, Start: now, End: now, Src: capture.Addr{1}, Dst: capture.Addr{2}, Packets: [2]uint64{1, 0},
 						Connection: uint64(1 + k/workers), Serial: serial, Refused: true, Values: []float32{1, 0, 3, 0},
 					})

@@ -393,7 +393,7 @@ func (i *incident) add(r *features.Row, worker int, models []*scorer, scores []f
 	i.news = true
 	i.rows++
 	i.several = i.several || r.Dst != i.victim
-	if r.Kind == features.ConnectionRow {
+	if r.Connection > 0 {
 		before := i.connections
 		i.addConnection(r, worker)
 		i.connections = min(i.begun+i.joined, i.rows)

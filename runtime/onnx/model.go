@@ -25,7 +25,7 @@ type Metadata struct {
 	Name     string // at most 200 bytes of anything: make it printable before a terminal sees it
 	Version  string // as Name
 	Contract int    // version of the set of properties: 1
-	Row      string // what a row describes: "connection" or "packet"
+	Row      string // the kind of row that it scores, which Parse does not check
 
 	Features  []string  // the input's columns, in order
 	Threshold float64   // a score at or above it is anomalous, 0 to 1
@@ -147,9 +147,7 @@ func (m *Model) readMetadata(meta map[string]string) error {
 	m.Contract = 1
 	m.Name, m.Version = short("name"), short("version")
 	m.input, m.output = text("input"), text("score")
-	if m.Row = text("row"); m.Row != "" && m.Row != "connection" && m.Row != "packet" {
-		bad("row", "is %.20q, not connection or packet", m.Row)
-	}
+	m.Row = text("row")
 	decode("features", "a JSON array of names", &m.Features)
 	if n := len(m.Features); n == 0 || n > maxFeatures {
 		bad("features", "names %d columns, not 1 to %d", n, maxFeatures)

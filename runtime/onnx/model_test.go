@@ -76,7 +76,6 @@ func TestContract(t *testing.T) {
 		{"version", "-", "picket.version is missing"},
 		{"version", strings.Repeat("x", 201), "picket.version has 201 bytes, more than 200"},
 		{"row", "-", "picket.row is missing"},
-		{"row", "flow", `picket.row is "flow", not connection or packet`},
 		{"input", "-", "picket.input is missing"},
 		{"input", "x", `picket.input`},
 		{"score", "-", "picket.score is missing"},

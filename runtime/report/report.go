@@ -84,7 +84,7 @@ func paragraph(b *strings.Builder, text, indent string, columns int) {
 func (s *Scan) read() string {
 	var b strings.Builder
 	st := &s.Stats
-	fmt.Fprintf(&b, "%s: %s, %s", Printable(s.Name), count(st.Frames, "packet"), count(st.Tracker.Connections, "connection"))
+	fmt.Fprintf(&b, "%s: %s, %s", Printable(s.Name), count(st.Frames, "packet"), count(st.Features.Connections, "connection"))
 	if st.Frames > 0 {
 		fmt.Fprintf(&b, " in %s from %s", duration(max(st.Last-st.First, 0)), utc(st.First).Format("2006-01-02 15:04:05 MST"))
 	}
@@ -101,7 +101,7 @@ func (s *Scan) read() string {
 	if len(not) > 0 {
 		fmt.Fprintf(&b, "\nnot decoded: %s", strings.Join(not, ", "))
 	}
-	if n := st.Tracker.Evicted; n > 0 {
+	if n := st.Features.Evicted; n > 0 {
 		fmt.Fprintf(&b, "\n%s judged early for want of room (see --max-connections)", count(n, "connection"))
 	}
 	if n := st.Early; n > 0 {
