@@ -212,14 +212,21 @@ func (p *pair) periodicity() float64 {
 	return max(0, 1-p.swing/p.gap)
 }
 
+var behaviourKind = newGroupKind(func(*rower) group { return newBehaviour() })
+
+func behaviourOf(s *sample) *behaviourView { return &s.groups[behaviourKind.slot].(*behaviour).current }
+
 // behaviour is the state of the group. It belongs to the tracker.
 type behaviour struct {
+	current          behaviourView // of the row being made
 	sources, victims *lru[capture.Addr, host]
 	pairs            *lru[pairKey, pair]
 }
 
 func newBehaviour() *behaviour {
-	return &behaviour{newLRU[capture.Addr, host](maxHosts), newLRU[capture.Addr, host](maxHosts), newLRU[pairKey, pair](maxPairs)}
+	return &behaviour{
+		sources: newLRU[capture.Addr, host](maxHosts), victims: newLRU[capture.Addr, host](maxHosts), pairs: newLRU[pairKey, pair](maxPairs),
+	}
 }
 
 // behaviourView is what a row says of them.
@@ -228,6 +235,10 @@ type behaviourView struct {
 	periodicity    float64
 	gap            float64 // s
 	repeats        float64
+}
+
+func (b *behaviour) row(_ int32, c *conn, s *sample) {
+	b.current = b.measure(c, s.time, s.refused, s.first)
 }
 
 // measure counts a connection, if it is the first of its rows, and returns the
@@ -255,9 +266,13 @@ func (b *behaviour) reset() {
 	b.pairs.reset()
 }
 
+func (b *behaviour) forgotten() uint64 {
+	return b.sources.evicted + b.victims.evicted + b.pairs.evicted
+}
+
 func behave(name, unit, doc string, value func(*behaviourView) float64) Feature {
 	return Feature{Name: name, Group: "behaviour", Unit: unit, Doc: doc, Source: "Kitsune, Slips",
-		needs: needBehaviour, value: func(s *sample) float64 { return value(&s.behaviour) }}
+		needs: &behaviourKind, value: func(s *sample) float64 { return value(behaviourOf(s)) }}
 }
 
 var behaviourGroup = func() (all []Feature) {

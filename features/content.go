@@ -41,11 +41,8 @@ import "github.com/picket-ids/picket/capture"
 // num_root 26, hot 25); ident, IRC, X11.
 
 func content(name, unit, doc string, value func(contentState) float64) Feature {
-	return kdd("content", name, unit, doc, needContent, func(s *sample) float64 {
-		if s.content == nil {
-			return 0
-		}
-		c := *s.content
+	return kdd("content", name, unit, doc, &contentKind, func(s *sample) float64 {
+		c := *contentOf(s)
 		c.settle()
 		return value(c)
 	})
@@ -81,6 +78,27 @@ var contentGroup = []Feature{
 	content("is_guest_login", "0/1", "a guest's name (anonymous ftp guest) was given, let in or not: FTP, Telnet, rlogin, POP3, IMAP, HTTP Basic",
 		func(c contentState) float64 { return oneIf(c.has(guestLogin)) }),
 }
+
+// contents is the state of the group.
+type contents struct {
+	noPast
+	conns   perConn[contentState]
+	current *contentState // of the row being made
+}
+
+var contentKind = newGroupKind(func(*rower) group { return new(contents) })
+
+func contentOf(s *sample) *contentState { return s.groups[contentKind.slot].(*contents).current }
+
+func (g *contents) begin(i int32) { g.conns.begin(i) }
+
+func (g *contents) packet(i int32, c *conn, p *capture.Packet, side int, _ int64, fresh int) {
+	if p.Proto == capture.ProtoTCP && !p.Fragment {
+		g.conns.at(i).add(newPayload(p, fresh), side, c.port(responder))
+	}
+}
+
+func (g *contents) row(i int32, _ *conn, _ *sample) { g.current = g.conns.at(i) }
 
 // contentLimit is how many octets of each direction are read.
 const contentLimit = 4096

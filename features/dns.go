@@ -32,8 +32,13 @@ func (s *dnsSource) turn(now int64) {
 	s.at = max(s.at, now)
 }
 
+var dnsKind = newGroupKind(func(*rower) group { return newDNS() })
+
+func dnsOf(s *sample) *dnsView { return &s.groups[dnsKind.slot].(*dns).current }
+
 // dns is the state of the group. It belongs to the tracker.
 type dns struct {
+	current dnsView // of the row being made
 	conns   perConn[dnsState]
 	sources *lru[capture.Addr, dnsSource]
 	parents *lru[uint64, recentSketch] // by hash of source and parent domain
@@ -41,6 +46,20 @@ type dns struct {
 
 func newDNS() *dns {
 	return &dns{sources: newLRU[capture.Addr, dnsSource](maxParents), parents: newLRU[uint64, recentSketch](maxParents)}
+}
+
+func (d *dns) begin(i int32) { d.conns.begin(i) }
+
+func (d *dns) packet(i int32, c *conn, p *capture.Packet, side int, now int64, _ int) {
+	if p.Proto == capture.ProtoUDP && c.port(responder) == portDNS {
+		client := c.addr(originator)
+		d.add(p, i, &client, side, now)
+	}
+}
+
+func (d *dns) row(i int32, c *conn, s *sample) {
+	client := c.addr(originator)
+	d.current = d.view(i, &client, s.time)
 }
 
 // add takes a packet of connection i, whose originator is client.
@@ -85,6 +104,8 @@ func (d *dns) reset() {
 	d.sources.reset()
 	d.parents.reset()
 }
+
+func (d *dns) forgotten() uint64 { return d.sources.evicted + d.parents.evicted }
 
 const (
 	dnsHeaderLen = 12
@@ -166,7 +187,7 @@ func (d *dns) view(i int32, client *capture.Addr, now int64) (v dnsView) {
 
 func dnsFeature(name, unit, doc string, value func(*dnsView) float64) Feature {
 	return Feature{Name: name, Group: "behaviour", Unit: unit, Doc: doc, Source: "Slips, DNS tunnel detection",
-		needs: needDNS, value: func(s *sample) float64 { return value(&s.dns) }}
+		needs: &dnsKind, value: func(s *sample) float64 { return value(dnsOf(s)) }}
 }
 
 // dnsFeatures belong to the behaviour group.

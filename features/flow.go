@@ -12,6 +12,10 @@ const (
 	headLen    = 8    // sizes that every connection has room for
 )
 
+var flowKind = newGroupKind(func(*rower) group { return new(flows) })
+
+func flowOf(s *sample) *flowState { return s.groups[flowKind.slot].(*flows).current }
+
 // flowState is what the flow group keeps of one connection. It holds no pointers.
 type flowState struct {
 	side      [2]flowSide
@@ -58,10 +62,12 @@ type flowSide struct {
 // flows is the state of the group. Most connections of a flood have few packets:
 // the sizes past the first eight have memory of their own.
 type flows struct {
-	conns perConn[flowState]
-	tails perConn[flowTail]
-	free  int32 // index+1 of the first of the tails to be used again
-	used  int32 // tails ever taken
+	noPast
+	current *flowState // of the row being made
+	conns   perConn[flowState]
+	tails   perConn[flowTail]
+	free    int32 // index+1 of the first of the tails to be used again
+	used    int32 // tails ever taken
 }
 
 type flowTail struct {
@@ -80,10 +86,9 @@ func (f *flows) begin(i int32) {
 	f.conns.begin(i)
 }
 
-func (f *flows) at(i int32) *flowState { return f.conns.at(i) }
+func (f *flows) row(i int32, _ *conn, _ *sample) { f.current = f.conns.at(i) }
 
-// add takes one packet of connection i.
-func (f *flows) add(i int32, p *capture.Packet, side int, now int64) {
+func (f *flows) packet(i int32, _ *conn, p *capture.Packet, side int, now int64, _ int) {
 	c := f.conns.at(i)
 	if c.packets < seriesLen {
 		size := int16(min(p.PayloadLen, math.MaxInt16))
@@ -144,6 +149,20 @@ func (f *flows) bands(i int32, t *transform) bands {
 	}
 	return t.run(int(c.packets))
 }
+
+// sizeBands are the wavelet bands of the size series.
+type sizeBands struct {
+	noPast
+	flows     *flows
+	transform transform
+	current   bands // of the row being made
+}
+
+var sizesKind = newGroupKind(func(r *rower) group { return &sizeBands{flows: r.open(&flowKind).(*flows)} })
+
+func sizesOf(s *sample) *bands { return &s.groups[sizesKind.slot].(*sizeBands).current }
+
+func (b *sizeBands) row(i int32, _ *conn, _ *sample) { b.current = b.flows.bands(i, &b.transform) }
 
 func (d *flowSide) add(p *capture.Packet, now int64) {
 	size := uint16(min(p.PayloadLen, math.MaxUint16))
@@ -258,7 +277,7 @@ var nLogN = func() (l [entropyLen + 1]uint64) {
 
 func flow(name, unit, doc string, value func(*sample) float64) Feature {
 	return Feature{Name: name, Group: "flow", Unit: unit, Doc: doc,
-		Source: "nfstream, CICFlowMeter", needs: needFlow, value: value}
+		Source: "nfstream, CICFlowMeter", needs: &flowKind, value: value}
 }
 
 // flowGroup describes both directions of a connection: forward is what its
@@ -266,25 +285,25 @@ func flow(name, unit, doc string, value func(*sample) float64) Feature {
 // connection so far, in the rows of active timeouts too.
 var flowGroup = func() (all []Feature) {
 	all = append(all,
-		flow("flow_duration", "s", "last packet minus first packet, to the nanosecond, both directions", func(s *sample) float64 { return s.flow.seconds() }),
-		flow("handshake_time", "s", "TCP: from the last SYN before the SYN-ACK to the originator's first ACK of it, the initial round trip time; 0 when not all three were seen", func(s *sample) float64 { return float64(s.flow.handshake) }),
-		flow("answer_time", "s", "TCP: from that SYN to the SYN-ACK; 0 when not both were seen", func(s *sample) float64 { return float64(s.flow.answer) }),
+		flow("flow_duration", "s", "last packet minus first packet, to the nanosecond, both directions", func(s *sample) float64 { return flowOf(s).seconds() }),
+		flow("handshake_time", "s", "TCP: from the last SYN before the SYN-ACK to the originator's first ACK of it, the initial round trip time; 0 when not all three were seen", func(s *sample) float64 { return float64(flowOf(s).handshake) }),
+		flow("answer_time", "s", "TCP: from that SYN to the SYN-ACK; 0 when not both were seen", func(s *sample) float64 { return float64(flowOf(s).answer) }),
 		flow("packet_rate", "1/s", "packets of both directions / flow_duration; 0 when that is 0", func(s *sample) float64 {
-			f := s.flow
+			f := flowOf(s)
 			return ratio(float64(f.side[0].packets+f.side[1].packets), f.seconds())
 		}),
 		flow("byte_rate", "bytes/s", "bytes on the wire of both directions / flow_duration; 0 when that is 0", func(s *sample) float64 {
-			f := s.flow
+			f := flowOf(s)
 			return ratio(float64(f.side[0].octets+f.side[1].octets), f.seconds())
 		}),
 		flow("down_up_ratio", "ratio", "bwd_packets / fwd_packets; 0 when the originator sent none", func(s *sample) float64 {
-			return ratio(float64(s.flow.side[1].packets), float64(s.flow.side[0].packets))
+			return ratio(float64(flowOf(s).side[1].packets), float64(flowOf(s).side[0].packets))
 		}),
 	)
 	for side, way := range []string{"fwd", "bwd"} {
 		one := func(name, unit, doc string, value func(*flowSide) float64) {
 			all = append(all, flow(way+"_"+name, unit, []string{"originator to responder: ", "responder to originator: "}[side]+doc,
-				func(s *sample) float64 { return value(&s.flow.side[side]) }))
+				func(s *sample) float64 { return value(&flowOf(s).side[side]) }))
 		}
 		one("packets", "count", "packets, fragments and retransmissions counted each", func(d *flowSide) float64 { return float64(d.packets) })
 		one("bytes", "bytes", "lengths of the frames on the wire, from the link layer up", func(d *flowSide) float64 { return float64(d.octets) })
@@ -309,13 +328,13 @@ var flowGroup = func() (all []Feature) {
 	for k := range headLen {
 		n := string(rune('1' + k))
 		all = append(all, flow("size_"+n, "bytes", "payload of packet "+n+" of both directions, at most 32,767, negative from the responder; 0 when there is none",
-			func(s *sample) float64 { return float64(s.flow.sizes[k]) }))
+			func(s *sample) float64 { return float64(flowOf(s).sizes[k]) }))
 	}
 	for k := range waveletLevels {
 		n := string(rune('1' + k))
 		f := flow("size_energy_"+n, "share", "share of the wavelet detail energy that lies in band "+n+" (1 is the finest) of the first 64 payloads of both directions, negative from the responder (Daubechies 4, periodised); 0 when all are the same",
-			func(s *sample) float64 { return ratio(s.sizes.energy[k], s.sizes.total()) })
-		f.needs |= needSizes
+			func(s *sample) float64 { return ratio(sizesOf(s).energy[k], sizesOf(s).total()) })
+		f.needs = &sizesKind
 		all = append(all, f)
 	}
 	return all

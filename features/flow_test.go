@@ -153,15 +153,15 @@ func TestFlowReuse(t *testing.T) {
 		f.begin(3)
 		for i := range 20 {
 			p.PayloadLen = 100 + i%7
-			f.add(3, &p, originator, int64(i))
+			f.packet(3, nil, &p, originator, int64(i), 0)
 		}
 		long := f.bands(3, &tr)
 		if long.total() == 0 || f.used != 1 {
 			t.Fatalf("round %d: %v, %d tails", round, long, f.used)
 		}
 		f.begin(3)
-		f.add(3, &p, responder, 5)
-		if c := f.at(3); c.tail != 0 || c.packets != 1 || c.side[originator].packets != 0 {
+		f.packet(3, nil, &p, responder, 5, 0)
+		if c := f.conns.at(3); c.tail != 0 || c.packets != 1 || c.side[originator].packets != 0 {
 			t.Fatalf("left over: %+v", c)
 		}
 	}

@@ -11,7 +11,9 @@ const PacketRow RowKind = "packet"
 
 var packetKind = rowKind{name: PacketRow, groups: [][]Feature{packetGroup}, open: newPacketRows}
 
-// What the features of packets are computed from besides the packet.
+// need is what the features of packets are computed from besides the packet.
+type need uint8
+
 const (
 	needArrivals need = 1 << iota // the source's packets of the last 5 s
 	needSeries                    // the sizes of its last 64
@@ -251,9 +253,11 @@ func newPacketRows(cfg Config, columns []column, emit func(*Row)) (Extractor, er
 	if err != nil {
 		return nil, err
 	}
-	fillers, needs := newFillers[packetSample](columns)
 	t := &PacketTracker{
-		sources: newLRU[capture.Addr, int64](limit), back: back, fillers: fillers, needs: needs, emit: emit,
+		sources: newLRU[capture.Addr, int64](limit), back: back, fillers: newFillers[packetSample](columns), emit: emit,
+	}
+	for _, c := range columns {
+		t.needs |= c.feature.needs.(need)
 	}
 	t.out.Values = make([]float32, len(columns))
 	t.out.Kind, t.out.Ended = PacketRow, true

@@ -91,45 +91,12 @@ type Feature struct {
 	// the rows that have the value and 0 for the others.
 	OneHot []string `json:"one_hot,omitempty"`
 
-	needs need
+	// needs says what the Extractor must keep to compute the value. The kind of row
+	// defines its type.
+	needs any
 	// value is a func(*S) float64, in which S is what the Extractor of the kind
 	// computes the features of a row from.
 	value any
-}
-
-// need is what a feature's value is computed from besides its connection. Each kind of
-// row has its own.
-type need uint16
-
-const (
-	needTime            need = 1 << iota // the time window
-	needHost                             // the host window
-	needSignalling                       // a look into the payload for mobile core protocols
-	needSignallingRates                  // the same, and their messages counted per source
-	needFlow                             // flowState
-	needSizes                            // the wavelet bands of the size series
-	needBehaviour
-	needDNS
-	needContent // contentState
-)
-
-// sample is what the features of one connection's row are computed from.
-type sample struct {
-	conn     *conn
-	flag     Flag
-	duration float64 // s, whole
-	src, dst float64 // octets of payload
-	time     windowStats
-	host     windowStats
-
-	flow      *flowState
-	sizes     bands
-	behaviour behaviourView
-	dns       dnsView
-	content   *contentState
-
-	signalling      *signallingState
-	signallingRates signallingRates
 }
 
 // Columns returns the names of all columns of a feature: its own, or those of
@@ -213,11 +180,10 @@ type filler[S any] struct {
 	codes []int // column of each code's one-hot, -1 likewise; nil for none
 }
 
-// newFillers returns what fills the columns of a kind of row, and what that needs.
-func newFillers[S any](columns []column) (fs []filler[S], needs need) {
+// newFillers returns what fills the columns of a kind of row.
+func newFillers[S any](columns []column) (fs []filler[S]) {
 	index := map[string]int{}
 	for at, c := range columns {
-		needs |= c.feature.needs
 		value := c.feature.value.(func(*S) float64)
 		if c.code < 0 {
 			fs = append(fs, filler[S]{value: value, at: at})
@@ -231,7 +197,7 @@ func newFillers[S any](columns []column) (fs []filler[S], needs need) {
 		}
 		fs[k].codes[c.code] = at
 	}
-	return fs, needs
+	return fs
 }
 
 // fill fills the columns of a row.
@@ -267,173 +233,4 @@ func Check(kind RowKind, columns []string) error {
 		_, err = k.compile(columns)
 	}
 	return err
-}
-
-// rower fills rows, and holds the state that the groups of its columns need; that
-// of others is nil.
-type rower struct {
-	fillers    []filler[sample]
-	needs      need
-	time, host *window
-	tunnels    perConn[tunnel] // of the connections that came by one
-	flow       *flows
-	sizes      *transform
-	behaviour  *behaviour
-	dns        *dns
-	content    *perConn[contentState]
-	signalling *signalling
-	sample     sample
-	out        Row
-}
-
-func newRower(columns []column) (r rower) {
-	r.fillers, r.needs = newFillers[sample](columns)
-	r.out.Kind = ConnectionRow
-	r.out.Values = make([]float32, len(columns))
-	if r.needs&needTime != 0 {
-		r.time = newWindow(timeWindowSpan, timeWindowMax, false)
-	}
-	if r.needs&needHost != 0 {
-		r.host = newWindow(0, hostWindowMax, true)
-	}
-	if r.needs&needFlow != 0 {
-		r.flow = &flows{}
-	}
-	if r.needs&needSizes != 0 {
-		r.sizes = &transform{}
-	}
-	if r.needs&needBehaviour != 0 {
-		r.behaviour = newBehaviour()
-	}
-	if r.needs&needDNS != 0 {
-		r.dns = newDNS()
-	}
-	if r.needs&needContent != 0 {
-		r.content = &perConn[contentState]{}
-	}
-	r.signalling = newSignalling(r.needs)
-	return r
-}
-
-// begin makes room for what the groups keep of connection i.
-func (r *rower) begin(i int32) {
-	if r.flow != nil {
-		r.flow.begin(i)
-	}
-	if r.dns != nil {
-		r.dns.conns.begin(i)
-	}
-	if r.content != nil {
-		r.content.begin(i)
-	}
-	if r.signalling != nil {
-		r.signalling.begin(i)
-	}
-}
-
-// packet shows the groups a packet of connection i, of whose payload fresh octets
-// were not sent before.
-func (r *rower) packet(i int32, c *conn, p *capture.Packet, side int, now int64, fresh int) {
-	if r.signalling != nil {
-		r.signalling.add(i, p, side, now, fresh == 0)
-	}
-	if r.flow != nil {
-		r.flow.add(i, p, side, now)
-	}
-	if r.dns != nil && p.Proto == capture.ProtoUDP && c.port(responder) == portDNS {
-		client := c.addr(originator)
-		r.dns.add(p, i, &client, side, now)
-	}
-	if r.content != nil && p.Proto == capture.ProtoTCP && !p.Fragment {
-		r.content.at(i).add(newPayload(p, fresh), side, c.port(responder))
-	}
-}
-
-// row makes the row of c at the given time. It is valid until the next call.
-func (r *rower) row(i int32, c *conn, time int64, ended bool) *Row {
-	s := &r.sample
-	s.conn = c
-	s.flag = c.flag()
-	s.duration = math.Trunc(float64(c.last-c.start) / 1e9)
-	s.src, s.dst = float64(c.dir[originator].payload), float64(c.dir[responder].payload)
-	if s.flag == S0 || s.flag == REJ || s.flag == SH {
-		// Nobody took it: all but 4 of NSL-KDD's 36,864 S0 rows, and all REJ and SH
-		// rows, have no bytes.
-		s.src, s.dst = 0, 0
-	}
-	err := s.flag.errorKind()
-	enters := !c.counted && (ended || c.looked != [2]bool{})
-	c.counted = c.counted || enters
-	if r.time != nil {
-		s.time = r.time.measure(c, time, err, enters)
-	}
-	if r.host != nil {
-		s.host = r.host.measure(c, time, err, enters)
-	}
-	o := &r.out
-	o.Time, o.Start, o.End, o.Ended = time, c.start, c.last, ended
-	o.Src, o.Dst, o.Proto, o.Flag = c.addr(originator), c.addr(responder), c.key.proto, s.flag
-	o.SrcPort, o.DstPort, o.ICMPType, o.ICMPCode = 0, 0, c.icmpType, c.icmpCode
-	if !c.isICMP() {
-		o.SrcPort, o.DstPort = c.port(originator), c.port(responder)
-	}
-	o.Tunnel, o.TunnelID, o.OuterSrc, o.OuterDst = c.tunnel, 0, capture.Addr{}, capture.Addr{}
-	if c.tunnel != capture.TunnelNone {
-		w := r.tunnels.at(i)
-		o.TunnelID, o.OuterSrc, o.OuterDst = w.id, w.src, w.dst
-	}
-	o.Refused = s.flag == S0 || s.flag == REJ || s.flag == RSTOS0 || s.flag == SH ||
-		c.icmpErrors > 0 && c.dir[responder].payload == 0 && !c.dir[responder].sequenced
-	for side := range c.dir {
-		d := &c.dir[side]
-		o.Packets[side], o.Octets[side] = uint64(d.packets), d.wire
-		d.packets, d.wire = 0, 0
-	}
-	o.Connection, o.Serial = c.number, int(c.rows)
-	c.rows++
-	r.measure(i, c, time)
-	fill(o.Values, r.fillers, s)
-	return o
-}
-
-// measure takes the groups' figures of connection i into the sample.
-func (r *rower) measure(i int32, c *conn, time int64) {
-	s := &r.sample
-	if r.flow != nil {
-		s.flow = r.flow.at(i)
-	}
-	if r.sizes != nil {
-		s.sizes = r.flow.bands(i, r.sizes)
-	}
-	if r.behaviour != nil {
-		s.behaviour = r.behaviour.measure(c, time, r.out.Refused, r.out.Serial == 0)
-	}
-	if r.dns != nil {
-		client := c.addr(originator)
-		s.dns = r.dns.view(i, &client, time)
-	}
-	if r.content != nil {
-		s.content = r.content.at(i)
-	}
-	if r.signalling != nil {
-		r.signalling.measure(i, s)
-	}
-}
-
-func (r *rower) reset() {
-	if r.time != nil {
-		r.time.reset()
-	}
-	if r.host != nil {
-		r.host.reset()
-	}
-	if r.behaviour != nil {
-		r.behaviour.reset()
-	}
-	if r.dns != nil {
-		r.dns.reset()
-	}
-	if r.signalling != nil {
-		r.signalling.reset()
-	}
 }

@@ -47,14 +47,14 @@ var signallingGroup = []Feature{
 	serviceTraffic("service_11_traffic", "SMF (PFCP, service paths /nsmf-)", coreSMF),
 	serviceTraffic("service_12_traffic", "UPF (GTP-U and what it carries, service paths /nupf-)", coreUPF),
 	serviceTraffic("service_13_traffic", "AUSF (service paths /nausf-)", coreAUSF),
-	telecom("is_signaling", "0/1", "control plane: GTP-C, GTP', PFCP, SIP, Diameter, NGAP, S1AP, SS7 over SCTP, 5G service-based interface", needSignalling,
-		func(s *sample) float64 { return oneIf(s.signalling.protocol.controlPlane()) }),
-	categorical(telecom("telecom_protocol", code, "by port and header; of what GTP-U carries, its own if it has one, else gtp-u", needSignalling,
-		func(s *sample) float64 { return float64(s.signalling.protocol) }), telecomNames[:]),
-	telecom("core_function", "id", "5G core function: AMF 10, SMF 11, UPF 12, AUSF 13, other 99", needSignalling,
-		func(s *sample) float64 { return float64(s.signalling.core()) }),
-	telecom("gtp_teid_count", "count", "distinct GTP tunnel endpoints that the source addressed in 2.5 to 5 s, at most 7098; "+mostSince, needSignallingRates,
-		func(s *sample) float64 { return float64(s.signallingRates.teids) }),
+	telecom("is_signaling", "0/1", "control plane: GTP-C, GTP', PFCP, SIP, Diameter, NGAP, S1AP, SS7 over SCTP, 5G service-based interface", &signallingKind,
+		func(s *sample) float64 { return oneIf(signallingOf(s).protocol.controlPlane()) }),
+	categorical(telecom("telecom_protocol", code, "by port and header; of what GTP-U carries, its own if it has one, else gtp-u", &signallingKind,
+		func(s *sample) float64 { return float64(signallingOf(s).protocol) }), telecomNames[:]),
+	telecom("core_function", "id", "5G core function: AMF 10, SMF 11, UPF 12, AUSF 13, other 99", &signallingKind,
+		func(s *sample) float64 { return float64(signallingOf(s).core()) }),
+	telecom("gtp_teid_count", "count", "distinct GTP tunnel endpoints that the source addressed in 2.5 to 5 s, at most 7098; "+mostSince, &ratesKind,
+		func(s *sample) float64 { return float64(ratesOf(s).teids) }),
 	messageRate("gtp_message_rate", "GTP-C, GTP' and GTP-U signalling messages (no G-PDUs)", gtpMessages),
 	messageRate("pfcp_session_rate", "PFCP session establishment, modification and deletion requests", pfcpRequests),
 	messageRate("sip_method_rate", "SIP requests", sipRequests),
@@ -64,9 +64,9 @@ var signallingGroup = []Feature{
 const mostSince = "the most at any packet of it since the connection's last row"
 
 func serviceTraffic(name, function string, code uint8) Feature {
-	return telecom(name, "bytes", "src_bytes of connections to the "+function+", else 0", needSignalling,
+	return telecom(name, "bytes", "src_bytes of connections to the "+function+", else 0", &signallingKind,
 		func(s *sample) float64 {
-			if s.signalling.core() == code {
+			if signallingOf(s).core() == code {
 				return s.src
 			}
 			return 0
@@ -74,8 +74,8 @@ func serviceTraffic(name, function string, code uint8) Feature {
 }
 
 func messageRate(name, messages string, kind int) Feature {
-	return telecom(name, "1/s", messages+" of the source over 5 s; "+mostSince, needSignallingRates,
-		func(s *sample) float64 { return float64(s.signallingRates.perSecond[kind]) })
+	return telecom(name, "1/s", messages+" of the source over 5 s; "+mostSince, &ratesKind,
+		func(s *sample) float64 { return float64(ratesOf(s).perSecond[kind]) })
 }
 
 // signallingState is what is known of one connection.
@@ -153,110 +153,31 @@ func signallingPort(proto uint8, port uint16) bool {
 	return false
 }
 
-// signalling follows the mobile core protocols of a Tracker's connections. It
-// exists when a column asks for it.
+// signalling follows the mobile core protocols of connections.
 type signalling struct {
+	noPast
 	states  perConn[signallingState]
-	peaks   perConn[signallingRates]
-	sources *signallingTable // nil when no column asks for rates
+	current *signallingState // of the row being made
 }
 
-// newSignalling returns nil when none of needs is signalling's.
-func newSignalling(needs need) *signalling {
-	switch {
-	case needs&needSignallingRates != 0:
-		return &signalling{sources: newSignallingTable(maxSignallingSources)}
-	case needs&needSignalling != 0:
-		return new(signalling)
-	}
-	return nil
+var signallingKind = newGroupKind(func(*rower) group { return new(signalling) })
+
+func signallingOf(s *sample) *signallingState {
+	return s.groups[signallingKind.slot].(*signalling).current
 }
 
-// begin makes the state of connection i anew.
-func (g *signalling) begin(i int32) {
-	g.states.begin(i)
-	if g.sources != nil {
-		g.peaks.begin(i)
-	}
-}
+func (g *signalling) begin(i int32) { g.states.begin(i) }
 
-// add takes a packet that the given side of connection i sent, at now on the
-// packet clock. again tells that all of its payload was sent before.
-func (g *signalling) add(i int32, p *capture.Packet, side int, now int64, again bool) {
+func (g *signalling) packet(i int32, _ *conn, p *capture.Packet, side int, _ int64, _ int) {
 	s := g.states.at(i)
 	if p.Tunnel == capture.TunnelGTPU {
-		g.tunnelled(i, s, p, side, now)
+		if s.tunnelled = true; s.protocol == noTelecom {
+			s.protocol = gtpU
+		}
 	}
-	if len(p.Payload) == 0 || p.FragmentOffset > 0 {
-		return
-	}
-	if s.inspected < inspectPackets {
+	if len(p.Payload) > 0 && p.FragmentOffset == 0 && s.inspected < inspectPackets {
 		s.inspect(p, side)
 	}
-	if s.protocol == noTelecom || g.sources == nil || again {
-		return
-	}
-	peak := g.peak(i, side)
-	switch s.protocol {
-	case gtpU, gtpC, gtpPrime:
-		if s.tunnelled {
-			return
-		}
-		n, teid := gtpCount(p)
-		if teid != 0 {
-			g.sources.addTEID(&p.Src, &p.Dst, teid, now, peak)
-		}
-		if n > 0 {
-			g.sources.add(&p.Src, gtpMessages, n, now, peak)
-		}
-	case pfcp:
-		if n := pfcpCount(p); n > 0 {
-			g.sources.add(&p.Src, pfcpRequests, n, now, peak)
-		}
-	case sip:
-		if n := sipCount(p); n > 0 {
-			g.sources.add(&p.Src, sipRequests, n, now, peak)
-		}
-	case diameter:
-		if n := diameterCount(p); n > 0 {
-			g.sources.add(&p.Src, diameterRequests, n, now, peak)
-		}
-	}
 }
 
-// tunnelled takes a packet that came by GTP-U, with or without payload.
-func (g *signalling) tunnelled(i int32, s *signallingState, p *capture.Packet, side int, now int64) {
-	if s.tunnelled = true; s.protocol == noTelecom {
-		s.protocol = gtpU
-	}
-	if g.sources != nil && p.TunnelID != 0 {
-		g.sources.addTEID(&p.OuterSrc, &p.OuterDst, p.TunnelID, now, g.peak(i, side))
-	}
-}
-
-// peak returns where connection i keeps the figures of its source, nil for those
-// of the other side.
-func (g *signalling) peak(i int32, side int) *signallingRates {
-	if side != originator {
-		return nil
-	}
-	return g.peaks.at(i)
-}
-
-// measure fills the fields of a sample for a row of connection i, whose peaks
-// begin anew.
-func (g *signalling) measure(i int32, s *sample) {
-	s.signalling = g.states.at(i)
-	if g.sources != nil {
-		peak := g.peaks.at(i)
-		s.signallingRates = *peak
-		*peak = signallingRates{}
-	}
-}
-
-// reset forgets all sources.
-func (g *signalling) reset() {
-	if g.sources != nil {
-		g.sources.reset()
-	}
-}
+func (g *signalling) row(i int32, _ *conn, _ *sample) { g.current = g.states.at(i) }

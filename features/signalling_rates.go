@@ -23,6 +23,78 @@ type signallingRates struct {
 	teids     uint32
 }
 
+// rates counts the messages that connections of signalling carry.
+type rates struct {
+	signalling *signalling // which sees each packet first
+	peaks      perConn[signallingRates]
+	sources    *signallingTable
+	current    signallingRates // of the row being made
+}
+
+var ratesKind = newGroupKind(func(r *rower) group {
+	return newRates(r.open(&signallingKind).(*signalling))
+})
+
+func newRates(g *signalling) *rates {
+	return &rates{signalling: g, sources: newSignallingTable(maxSignallingSources)}
+}
+
+func ratesOf(s *sample) *signallingRates { return &s.groups[ratesKind.slot].(*rates).current }
+
+func (g *rates) begin(i int32) { g.peaks.begin(i) }
+
+func (g *rates) packet(i int32, _ *conn, p *capture.Packet, side int, now int64, fresh int) {
+	s := g.signalling.states.at(i)
+	if s.protocol == noTelecom {
+		return
+	}
+	var peak *signallingRates // of the source; none of the other side is kept
+	if side == originator {
+		peak = g.peaks.at(i)
+	}
+	if p.Tunnel == capture.TunnelGTPU && p.TunnelID != 0 { // with or without payload
+		g.sources.addTEID(&p.OuterSrc, &p.OuterDst, p.TunnelID, now, peak)
+	}
+	if len(p.Payload) == 0 || p.FragmentOffset > 0 || fresh == 0 {
+		return
+	}
+	switch s.protocol {
+	case gtpU, gtpC, gtpPrime:
+		if s.tunnelled {
+			return
+		}
+		n, teid := gtpCount(p)
+		if teid != 0 {
+			g.sources.addTEID(&p.Src, &p.Dst, teid, now, peak)
+		}
+		if n > 0 {
+			g.sources.add(&p.Src, gtpMessages, n, now, peak)
+		}
+	case pfcp:
+		if n := pfcpCount(p); n > 0 {
+			g.sources.add(&p.Src, pfcpRequests, n, now, peak)
+		}
+	case sip:
+		if n := sipCount(p); n > 0 {
+			g.sources.add(&p.Src, sipRequests, n, now, peak)
+		}
+	case diameter:
+		if n := diameterCount(p); n > 0 {
+			g.sources.add(&p.Src, diameterRequests, n, now, peak)
+		}
+	}
+}
+
+// row takes the peaks, which begin anew.
+func (g *rates) row(i int32, _ *conn, _ *sample) {
+	peak := g.peaks.at(i)
+	g.current, *peak = *peak, signallingRates{}
+}
+
+func (g *rates) reset() { g.sources.reset() }
+
+func (g *rates) forgotten() uint64 { return g.sources.sources.evicted }
+
 const (
 	halfWindow = 5 * second / 2
 	// maxSignallingSources bounds the sources whose messages are counted at a

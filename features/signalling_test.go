@@ -446,10 +446,13 @@ func bytesTimes(n int, p capture.Packet) (ps []capture.Packet) {
 
 // TestSignallingUnasked: without its columns nothing is kept.
 func TestSignallingUnasked(t *testing.T) {
-	if tr := newTracker(t, Config{Columns: []string{"duration", "count", "symmetry_ratio"}}, nil); tr.rows.signalling != nil {
+	groups := func(columns ...string) []group {
+		return newTracker(t, Config{Columns: columns}, nil).rows.sample.groups
+	}
+	if g := groups("duration", "count", "symmetry_ratio"); g[signallingKind.slot] != nil {
 		t.Error("state without a column")
 	}
-	if tr := newTracker(t, Config{Columns: []string{"telecom_protocol"}}, nil); tr.rows.signalling == nil || tr.rows.signalling.sources != nil {
+	if g := groups("telecom_protocol"); g[signallingKind.slot] == nil || g[ratesKind.slot] != nil {
 		t.Error("sources without a rate, or no state")
 	}
 }
@@ -561,15 +564,15 @@ func BenchmarkSignalling(b *testing.B) {
 		})
 		b.Run(tc.name+"/later", func(b *testing.B) {
 			b.ReportAllocs()
-			g := newSignalling(needSignallingRates)
-			g.begin(0)
+			tr := newTracker(b, Config{Columns: names(signallingGroup)}, nil)
+			tr.rows.begin(0)
 			for i := range int64(inspectPackets) {
-				g.add(0, &p, originator, epoch+i, false)
+				tr.rows.packet(0, nil, &p, originator, epoch+i, 1)
 			}
 			now := epoch
 			for b.Loop() {
 				now += 1000
-				g.add(0, &p, originator, now, false)
+				tr.rows.packet(0, nil, &p, originator, now, 1)
 			}
 		})
 	}

@@ -2,6 +2,51 @@ package features
 
 import "github.com/picket-ids/picket/capture"
 
+// A group keeps what some features of connections need to know beyond a conn. It has a
+// file of its own, with the features that need it.
+type group interface {
+	// row takes the figures for the next row of connection i, which s describes.
+	row(i int32, c *conn, s *sample)
+	// reset forgets the past but not the connections: time begins anew.
+	reset()
+	// forgotten counts the sources and the like that were forgotten for want of room.
+	forgotten() uint64
+}
+
+// A follower is a group that sees every packet.
+type follower interface {
+	group
+	// begin makes room for connection i, which is new.
+	begin(i int32)
+	// packet takes a packet that the given side of connection i sent, at now on the
+	// packet clock. Of its payload fresh octets were not sent before.
+	packet(i int32, c *conn, p *capture.Packet, side int, now int64, fresh int)
+}
+
+// groupKind says how a group is made. Features name the one that they need.
+type groupKind struct {
+	slot int                // index of the group in sample.groups
+	open func(*rower) group // may open other groups first, to build on them
+}
+
+// groupKinds counts them.
+var groupKinds int
+
+func newGroupKind(open func(*rower) group) groupKind {
+	groupKinds++
+	return groupKind{groupKinds - 1, open}
+}
+
+// neverForgets is embedded by a group that has room for all it keeps.
+type neverForgets struct{}
+
+func (neverForgets) forgotten() uint64 { return 0 }
+
+// noPast is embedded by a group that keeps nothing but the state of open connections.
+type noPast struct{ neverForgets }
+
+func (noPast) reset() {}
+
 // perConn holds the state that one group of features keeps of each connection,
 // by the connection's index in the tracker's table. It exists only when a column
 // of the group is asked for. Like the table's own entries, S must hold no

@@ -310,15 +310,7 @@ func stepBack(d time.Duration) (int64, error) {
 func (t *Tracker) Stats() Stats {
 	s := t.stats
 	s.Open = t.Open()
-	if b := t.rows.behaviour; b != nil {
-		s.Forgotten = b.sources.evicted + b.victims.evicted + b.pairs.evicted
-	}
-	if d := t.rows.dns; d != nil {
-		s.Forgotten += d.sources.evicted + d.parents.evicted
-	}
-	if g := t.rows.signalling; g != nil && g.sources != nil {
-		s.Forgotten += g.sources.sources.evicted
-	}
+	s.Forgotten = t.rows.forgotten()
 	return s
 }
 

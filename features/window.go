@@ -19,6 +19,15 @@ const (
 	hostWindowMax  = 255 // connections: features 32-41
 )
 
+// kddTime and kddHost are the windows of timeGroup and hostGroup.
+var (
+	kddTime = newGroupKind(func(*rower) group { return newWindow(timeWindowSpan, timeWindowMax, false) })
+	kddHost = newGroupKind(func(*rower) group { return newWindow(0, hostWindowMax, true) })
+)
+
+func kddTimeOf(s *sample) *windowStats { return &s.groups[kddTime.slot].(*window).current }
+func kddHostOf(s *sample) *windowStats { return &s.groups[kddHost.slot].(*window).current }
+
 // visit is what a window keeps of a connection.
 type visit struct {
 	time             int64 // when it ended, ns
@@ -54,15 +63,17 @@ func (t *tally) add(e errorKind, by int32) {
 // window counts the connections that ended last, by host and by service, in
 // constant time per connection.
 type window struct {
-	span  int64 // ns; 0 when only the number bounds it
-	max   int
-	ring  []visit // a power of two long
-	head  int     // oldest
-	n     int
-	hosts *table[capture.Addr, tally]
-	servs *table[uint64, tally] // by protocol and responder port
-	pairs *table[uint64, int32] // by host and service index
-	ports *table[uint64, int32] // by host index and source port; nil when not kept
+	neverForgets
+	span    int64 // ns; 0 when only the number bounds it
+	max     int
+	ring    []visit // a power of two long
+	head    int     // oldest
+	n       int
+	hosts   *table[capture.Addr, tally]
+	servs   *table[uint64, tally] // by protocol and responder port
+	pairs   *table[uint64, int32] // by host and service index
+	ports   *table[uint64, int32] // by host index and source port; nil when not kept
+	current windowStats           // of the row being made
 }
 
 func newWindow(span int64, limit int, ports bool) *window {
@@ -90,6 +101,8 @@ type windowStats struct {
 	sameServ    int32 // connections to the same host and service
 	sameSrcPort int32 // connections to the same host from the same source port
 }
+
+func (w *window) row(_ int32, c *conn, s *sample) { w.current = w.measure(c, s.time, s.err, s.enters) }
 
 // measure returns the figures of the window that ends with c, at the time in
 // nanoseconds, which must not decrease. The window keeps c when it has ended.
