@@ -1,5 +1,6 @@
-"""Compares the events of two machines: same.py WANT GOT. All must be equal but for the version, and for the last digit
-that is printed of what comes out of the models' float32 arithmetic, where exp and sums round otherwise."""
+"""Compares what scan --json writes on two machines, events and summary: same.py WANT GOT. All must be equal but for the
+version, and for the last digit that is printed of what comes out of the models' float32 arithmetic, where exp and sums
+round otherwise."""
 
 import json
 import sys
@@ -23,8 +24,8 @@ def main(want, got):
     with open(want) as w, open(got) as g:
         w, g = w.readlines(), g.readlines()
     if len(w) != len(g):
-        return [f"{len(w)} events there, {len(g)} here"]
-    return [e for i, (a, b) in enumerate(zip(w, g)) for e in same(json.loads(a), json.loads(b), "", f"event {i + 1}")]
+        return [f"{len(w)} lines there, {len(g)} here"]
+    return [e for i, (a, b) in enumerate(zip(w, g)) for e in same(json.loads(a), json.loads(b), "", f"line {i + 1}")]
 
 
 if __name__ == "__main__":

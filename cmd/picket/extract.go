@@ -171,7 +171,7 @@ func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 	for _, name = range x.captures {
 		var decoder capture.Decoder
 		var stats detect.Stats
-		err := readCaptures(ctx, []string{name}, std, x.quiet, func(src capture.Source) error {
+		err := readCapture(ctx, name, std, x.quiet, func(src capture.Source) error {
 			return capture.Read(ctx, src, &decoder, func(f *capture.Frame, p *capture.Packet, o capture.Outcome) error {
 				if stats.Frames++; o.HasPacket() {
 					t.Add(p)
@@ -182,15 +182,32 @@ func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 			}, nil)
 		})
 		t.Flush()
-		if err = errors.Join(err, writeErr); err != nil {
+		stats.Outcomes = decoder.Counts
+		warning := func(what string) { fmt.Fprintf(std.err, "picket: warning: %s\n", what) }
+		switch {
+		case writeErr != nil:
+			return writeErr
+		case errors.Is(err, context.Canceled):
+			return fmt.Errorf("interrupted while reading %s", name)
+		case errors.Is(err, capture.ErrCut):
+			warning(oneLine(err))
+		case err != nil:
 			return err
 		}
-		stats.Outcomes = decoder.Counts
-		switch err := decodable(&stats, nil, "", false); {
-		case err == errNoPackets: // no rows is what there is to write
-			fmt.Fprintf(std.err, "picket: warning: %s holds no packets\n", report.Printable(name))
-		case err != nil:
-			return fmt.Errorf("%s: %w", name, err)
+		if stats.Frames == 0 { // no rows is what there is to write
+			warning(report.Printable(name) + " holds no packets")
+			continue
+		}
+		// Of the counters of scan, these are known here.
+		for _, g := range (&report.Scan{Stats: stats}).Gaps() {
+			switch {
+			case g.Reason == report.NotDecoded && stats.Outcomes[capture.UnsupportedLink] == stats.Frames:
+				return fmt.Errorf("%s: %s", name, g.Sentence)
+			case g.Reason == report.NotDecoded || g.Reason == report.NotIP:
+				if g.Major {
+					warning(report.Printable(name) + ": " + g.Sentence)
+				}
+			}
 		}
 	}
 	return nil

@@ -24,11 +24,11 @@ import (
 // version is set by the build.
 var version = "devel"
 
-// Exit codes, those of grep.
+// Exit codes. Of a scan that found something and could not read something, the first counts.
 const (
 	exitNothing = 0 // nothing anomalous, or done
 	exitFound   = 1 // anomalies
-	exitError   = 2
+	exitError   = 2 // or nothing could be judged
 )
 
 func main() {
@@ -103,7 +103,7 @@ func usage(w io.Writer) {
 	for _, v := range verbs {
 		fmt.Fprintf(w, "  picket %-8s %-20s %s\n", v.name, v.args, v.does)
 	}
-	fmt.Fprintf(w, "\nEach verb explains its flags with --help. Exit codes of scan: 0 nothing anomalous,\n1 anomalies, 2 error, or no packet to judge.\n")
+	fmt.Fprintf(w, "\nEach verb explains its flags with --help. Exit codes of scan: 0 nothing anomalous,\n1 anomalies, 2 error, or nothing could be judged.\n")
 }
 
 // mistakes returns a line for each of the errors that were joined, each once.

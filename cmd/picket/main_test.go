@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -157,29 +161,214 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestUnjudged checks that a capture of which nothing was judged is not called clean.
-func TestUnjudged(t *testing.T) {
-	needLibrary(t)
-	page := filepath.Join(t.TempDir(), "report.html")
-	wifi := write(t, "wifi.pcap", append(pcap(105), 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 1, 2, 3, 4))
-	code, stdout, _ := picket(t, nil, "scan", "--report", page, wifi)
-	if _, err := os.Stat(page); code != exitError || stdout != "" || err == nil {
-		t.Errorf("exit %d, page: %v\n%s", code, err, stdout)
-	}
-	code, stdout, stderr := picket(t, nil, "extract", "-q", "--features", "count", write(t, "none.pcap", pcap(1)))
-	if code != exitNothing || strings.Count(stdout, "\n") != 1 || !strings.Contains(stderr, "none.pcap holds no packets") {
-		t.Errorf("no packets: exit %d\n%s%s", code, stdout, stderr)
+// record returns a record of a capture at a time of 2030: of wire bytes, as many of
+// them captured as there are in data.
+func record(data []byte, wire int) []byte {
+	b := binary.LittleEndian.AppendUint32(nil, 1_900_000_000)
+	b = binary.LittleEndian.AppendUint32(b, 0)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(data)))
+	return append(binary.LittleEndian.AppendUint32(b, uint32(wire)), data...)
+}
+
+// ether returns an Ethernet frame of the given type.
+func ether(typ uint16, payload ...byte) []byte {
+	return append(binary.BigEndian.AppendUint16(make([]byte, 12), typ), payload...)
+}
+
+// summaryLine is what the last line of scan --json holds.
+type summaryLine struct {
+	Picket struct {
+		Summary *struct {
+			Verdict     string
+			Complete    bool
+			Files       int
+			Packets     uint64
+			Connections uint64
+			Rows        struct{ Judged uint64 }
+			Incidents   struct {
+				Total      uint64
+				BySeverity map[string]uint64 `json:"by_severity"`
+			}
+			NotJudged []report.Gap `json:"not_judged"`
+		}
 	}
 }
 
-// TestCutCapture checks that a capture that ends inside a record is judged by
-// what there is of it, with a warning.
-func TestCutCapture(t *testing.T) {
+// lastLine returns the summary of scan --json, and the events before it.
+func lastLine(t *testing.T, stdout string) (s summaryLine, events []string) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
+	d := json.NewDecoder(strings.NewReader(lines[len(lines)-1]))
+	if err := d.Decode(&s); err != nil || s.Picket.Summary == nil {
+		t.Fatalf("no summary at the end: %v\n%s", err, stdout)
+	}
+	return s, lines[:len(lines)-1]
+}
+
+// reasons joins those of gaps, the major ones in capitals.
+func reasons(gaps []report.Gap) string {
+	var all []string
+	for _, g := range gaps {
+		if g.Major {
+			g.Reason = strings.ToUpper(g.Reason)
+		}
+		all = append(all, g.Reason)
+	}
+	return strings.Join(all, " ")
+}
+
+// TestJudged checks for captures that could not be judged, or only in part, that the exit
+// code, standard error, the summary, the page and the table all say so.
+func TestJudged(t *testing.T) {
 	needLibrary(t)
+	benign, attack := unpacked(t, "benign"), unpacked(t, "scan")
+	wifi := append(pcap(105), record([]byte{1, 2, 3, 4}, 4)...)
+	broken := ether(0x0800, 0x45) // an IP header of one byte
+	// 543 packets, of them 10 ARP, and the given ones
+	with := func(n int, frame []byte, wire int) []byte {
+		return append(bytes.Clone(benign), bytes.Repeat(record(frame, wire), n)...)
+	}
+	file := func(data []byte) string { return write(t, "in.pcap", data) }
+	gone := filepath.Join(t.TempDir(), "gone.pcap")
+	for _, tt := range []struct {
+		name    string
+		args    []string
+		code    int
+		verdict string
+		reasons string
+		stderr  string // in it; empty: nothing at all
+	}{
+		{"all", []string{file(benign)}, exitNothing, report.Clean, "not_ip", ""},
+		{"no packets", []string{file(pcap(1))}, exitError, report.NotJudged, "NO_PACKETS", "nothing could be judged: the capture holds no packets"},
+		{"no packets that match", []string{"-f", "udp port 9999", file(benign)}, exitError, report.NotJudged, "NO_PACKETS", `no packet that matches the filter "udp port 9999"`},
+		{"another link type", []string{file(wifi)}, exitError, report.NotJudged, "NOT_DECODED", "IEEE802_11 (105)"},
+		{"only ARP", []string{"-f", "arp", file(benign)}, exitError, report.NotJudged, "NOT_IP", "nothing could be judged: 10 of 10 packets (100 %)"},
+		{"only LLC", []string{file(append(pcap(1), record(ether(38, 0x42, 0x42, 3), 60)...))}, exitError, report.NotJudged, "NOT_IP", "1 of other protocols"},
+		{"only a cut header", []string{file(append(pcap(1), record(broken, 60)...))}, exitError, report.NotJudged, "NOT_DECODED", "larger snaplen"},
+		{"less than 1 % broken", []string{file(with(5, broken, 15))}, exitNothing, report.Clean, "not_decoded not_ip", ""},
+		{"1 % broken", []string{file(with(6, broken, 15))}, exitNothing, report.Clean, "NOT_DECODED not_ip", "warning: 6 of 549 packets (1.1 %) could not be decoded: 6 with a length that cannot be"},
+		{"less than 10 % without IP", []string{file(with(49, ether(0x888e), 60))}, exitNothing, report.Clean, "not_ip", ""},
+		{"10 % without IP", []string{file(with(50, ether(0x888e), 60))}, exitNothing, report.Clean, "NOT_IP", "warning: 60 of 593 packets (10 %) held no form of IP that Picket knows: 10 ARP, 50 of other protocols"},
+		{"cut", []string{file(benign[:len(benign)-7])}, exitNothing, report.Clean, "FILE_CUT not_ip", "warning: read "},
+		{"cut, with anomalies", []string{file(attack[:len(attack)-7])}, exitFound, report.Anomalous, "FILE_CUT not_ip", "cut off"},
+		{"damaged", []string{file(append(bytes.Clone(benign), bytes.Repeat([]byte{0xff}, 16)...))}, exitError, report.Clean, "FILE_FAILED not_ip", "damaged at octet"},
+		{"damaged, with anomalies", []string{file(append(bytes.Clone(attack), bytes.Repeat([]byte{0xff}, 16)...))}, exitFound, report.Anomalous, "FILE_FAILED not_ip", "damaged at octet"},
+		{"missing", []string{gone}, exitError, report.NotJudged, "FILE_SKIPPED", "no such file"},
+		{"one missing", []string{gone, file(benign)}, exitError, report.Clean, "FILE_SKIPPED not_ip", "no such file"},
+		{"one missing, anomalies in the next", []string{gone, file(attack)}, exitFound, report.Anomalous, "FILE_SKIPPED not_ip", "no such file"},
+		{"one missing, one of ARP", []string{gone, "-f", "arp", file(benign)}, exitError, report.NotJudged, "FILE_SKIPPED NOT_IP", "nothing could be judged: 10 of 10"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			page := filepath.Join(t.TempDir(), "report.html")
+			for _, quiet := range [][]string{nil, {"-q"}} {
+				code, stdout, stderr := picket(t, nil, append(append([]string{"scan", "--json", "--report", page}, quiet...), tt.args...)...)
+				if code != tt.code || !strings.Contains(stderr, tt.stderr) || (stderr == "") != (tt.stderr == "") {
+					t.Errorf("exit %d, want %d; standard error, want %q in it:\n%s", code, tt.code, tt.stderr, stderr)
+				}
+				l, _ := lastLine(t, stdout)
+				s := l.Picket.Summary
+				if s.Verdict != tt.verdict || reasons(s.NotJudged) != tt.reasons || s.Complete != (strings.ToLower(tt.reasons) == tt.reasons) {
+					t.Errorf("verdict %s, complete: %t, %s", s.Verdict, s.Complete, reasons(s.NotJudged))
+				}
+				for _, g := range s.NotJudged {
+					if g.Major && !strings.Contains(stderr, g.Sentence) {
+						t.Errorf("not on standard error: %s", g.Sentence)
+					}
+				}
+			}
+			b, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			green := bytes.Contains(b, []byte(`class="verdict"`))
+			if green != (tt.verdict == report.Clean && tt.stderr == "") || (tt.verdict == report.NotJudged) != bytes.Contains(b, []byte("Nothing could be judged.")) {
+				t.Errorf("page is green: %t\n%s", green, b)
+			}
+			_, stdout, _ := picket(t, nil, append([]string{"scan"}, tt.args...)...)
+			if (stdout == "") != (tt.verdict == report.NotJudged) || strings.Contains(strings.ToUpper(stdout), "NOT ALL COULD BE JUDGED") != (stdout != "" && tt.stderr != "") {
+				t.Errorf("table:\n%s", stdout)
+			}
+		})
+	}
+}
+
+// TestSkipped checks that the captures after one that cannot be read are judged.
+func TestSkipped(t *testing.T) {
+	needLibrary(t)
+	_, stdout, _ := picket(t, nil, "scan", "--json", "--gateway", "gw", "../../testdata/scan.pcap.gz")
+	alone, want := lastLine(t, stdout)
+	notes := write(t, "notes.txt", []byte("these are not packets, nor were they ever"))
+	_, stdout, stderr := picket(t, nil, "scan", "--json", "--gateway", "gw", notes, "gone.pcap", "../../testdata/scan.pcap.gz")
+	among, got := lastLine(t, stdout)
+	if !slices.Equal(got, want) || among.Picket.Summary.Packets != alone.Picket.Summary.Packets || among.Picket.Summary.Files != 3 {
+		t.Errorf("%d events of %d files, %d without the others", len(got), among.Picket.Summary.Files, len(want))
+	}
+	if strings.Count(stderr, "\n") != 2 || !strings.Contains(stderr, "notes.txt") || !strings.Contains(stderr, "gone.pcap") {
+		t.Error(stderr)
+	}
+}
+
+// TestSummary checks the counters of the summary against the events before it.
+func TestSummary(t *testing.T) {
+	needLibrary(t)
+	_, stdout, _ := picket(t, nil, "scan", "--json", "--threshold", "0.01", "../../testdata/scan.pcap.gz", "../../testdata/flood.pcap.gz")
+	l, events := lastLine(t, stdout)
+	severities := map[string]uint64{"informational": 0, "low": 0, "medium": 0, "high": 0}
+	for _, line := range events {
+		var e detect.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Picket.Phase == detect.PhaseEnd {
+			severities[[]string{"informational", "low", "medium", "high"}[e.Event.Severity]]++
+		}
+	}
+	s := l.Picket.Summary
+	sum := s.Incidents.BySeverity["low"] + s.Incidents.BySeverity["medium"] + s.Incidents.BySeverity["high"]
+	if !maps.Equal(s.Incidents.BySeverity, severities) || sum != s.Incidents.Total || s.Incidents.Total < 3 {
+		t.Errorf("%+v; %v in the events", s.Incidents, severities)
+	}
+}
+
+// TestReasons checks that docs/scan.md explains every reason.
+func TestReasons(t *testing.T) {
+	source, err := os.ReadFile("../../runtime/report/judged.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/scan.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, _, _ = bytes.Cut(source, []byte("// Verdicts"))
+	all := regexp.MustCompile(`(?m)^\t\w+ += "(\w+)" +// `).FindAllSubmatch(source, -1)
+	for _, m := range all {
+		if !bytes.Contains(page, []byte("| `"+string(m[1])+"` |")) {
+			t.Errorf("no %s in docs/scan.md", m[1])
+		}
+	}
+	if len(all) < 17 {
+		t.Errorf("%d reasons in judged.go", len(all))
+	}
+}
+
+// TestExtractUnjudged checks that extract says of which captures no rows can come.
+func TestExtractUnjudged(t *testing.T) {
+	for _, tt := range []struct {
+		data []byte
+		want string
+	}{
+		{pcap(1), "none.pcap holds no packets"},
+		{append(pcap(1), record(ether(0x0806), 60)...), "1 of 1 packets (100 %)"},
+	} {
+		code, stdout, stderr := picket(t, nil, "extract", "-q", "--features", "count", write(t, "none.pcap", tt.data))
+		if code != exitNothing || strings.Count(stdout, "\n") != 1 || !strings.Contains(stderr, tt.want) {
+			t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+		}
+	}
 	b := unpacked(t, "scan")
-	code, stdout, stderr := picket(t, nil, "scan", write(t, "cut.pcap", b[:len(b)-7]))
-	if code != exitFound || !strings.Contains(stderr, "warning") || !strings.Contains(stderr, "cut off") || !strings.Contains(stdout, "2,263 packets") {
-		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	if code, _, stderr := picket(t, nil, "extract", "-q", "--features", "count", write(t, "cut.pcap", b[:len(b)-7])); code != exitNothing || !strings.Contains(stderr, "cut off") {
+		t.Errorf("exit %d\n%s", code, stderr)
 	}
 }
 
@@ -302,7 +491,7 @@ func TestScanTable(t *testing.T) {
 	if code != exitFound || stderr != "" {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
-	for _, want := range []string{"2,264 packets", "not decoded: 12 ARP", "10.77.1.66", "998 tcp ports", "ANOMALOUS:"} {
+	for _, want := range []string{"2,264 packets", "note: 12 of 2,264 packets (0.5 %)", "10.77.1.66", "998 tcp ports", "ANOMALOUS:"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in\n%s", want, stdout)
 		}

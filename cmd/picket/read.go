@@ -18,44 +18,62 @@ import (
 
 var errNoCapture = errors.New("no capture named: give a pcap or pcapng file, or - for standard input")
 
-// readCaptures passes the captures of the given names to take, in their order;
-// "-" is standard input. A capture that was cut off counts as far as it goes,
-// with a warning; any other error ends the reading.
-func readCaptures(ctx context.Context, names []string, std stdio, quiet bool, take func(capture.Source) error) error {
-	if len(names) == 0 {
-		return errNoCapture
-	}
-	show := !quiet && terminal(std.err) > 0
+// readCapture passes the capture of the given name to take; "-" is standard input. It
+// returns why the capture was not read to its end: context.Canceled, or an error that
+// wraps capture.ErrCut, or another.
+func readCapture(ctx context.Context, name string, std stdio, quiet bool, take func(capture.Source) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // of a pipe that is not read to its end
-	for _, name := range names {
-		f, err := openCapture(ctx, name, std)
-		if errors.Is(err, context.Canceled) {
-			return fmt.Errorf("interrupted while reading %s", name)
-		}
-		if err != nil {
-			return err
-		}
-		var src capture.Source = f
-		if show {
-			src = &progress{File: f, w: std.err, name: report.Printable(filepath.Base(name)), from: time.Now()}
-		}
-		err = take(src)
-		f.Close()
-		if show {
-			fmt.Fprintf(std.err, "\r\x1b[K")
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-		case errors.Is(err, capture.ErrCut):
-			fmt.Fprintf(std.err, "picket: warning: %s; what was read counts\n", oneLine(err))
-		case errors.Is(err, context.Canceled):
-			return fmt.Errorf("interrupted while reading %s", name)
-		default:
-			return err
-		}
+	f, err := openCapture(ctx, name, std)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var src capture.Source = f
+	if !quiet && terminal(std.err) > 0 {
+		src = &progress{File: f, w: std.err, name: report.Printable(filepath.Base(name)), from: time.Now()}
+		defer fmt.Fprintf(std.err, "\r\x1b[K")
+	}
+	if err := take(src); !errors.Is(err, io.EOF) {
+		return err
 	}
 	return nil
+}
+
+// scanCaptures passes the captures of the given names to take, in their order, and
+// returns what of them was not read. A capture that cannot be read does not keep those
+// after it from being read; that take gives up does.
+func scanCaptures(ctx context.Context, names []string, std stdio, quiet bool, take func(capture.Source) (giveUp bool, err error)) ([]report.Gap, error) {
+	var lost []report.Gap
+	for k, name := range names {
+		opened, over := false, false
+		err := readCapture(ctx, name, std, quiet, func(src capture.Source) (err error) {
+			opened = true
+			over, err = take(src)
+			return err
+		})
+		if err == nil {
+			continue
+		}
+		if over {
+			return lost, err
+		}
+		g := report.Gap{Reason: report.FileSkipped, Name: report.Printable(displayName(name)), Major: true, Failed: true, Sentence: oneLine(err)}
+		switch {
+		case errors.Is(err, context.Canceled):
+			g.Reason, g.Sentence = report.Interrupted, "interrupted while reading "+g.Name
+			if rest := len(names) - k - 1; rest > 0 {
+				g.Sentence += fmt.Sprintf("; captures not read: %d", rest)
+			}
+			return append(lost, g), nil
+		case errors.Is(err, capture.ErrCut):
+			g.Reason, g.Failed = report.FileCut, false
+		case opened:
+			g.Reason = report.FileFailed
+		}
+		lost = append(lost, g)
+	}
+	return lost, nil
 }
 
 // openCapture opens a capture. Where a read, or opening it, may wait for ever, as of a
@@ -63,7 +81,7 @@ func readCaptures(ctx context.Context, names []string, std stdio, quiet bool, ta
 func openCapture(ctx context.Context, name string, std stdio) (*capture.File, error) {
 	open := func() (io.ReadCloser, error) { return os.Open(name) }
 	if name == "-" {
-		name = "standard input"
+		name = displayName(name)
 		if f, ok := std.in.(*os.File); ok && regular(f.Stat()) {
 			return capture.NewFile(f, name)
 		}
@@ -84,10 +102,20 @@ func openCapture(ctx context.Context, name string, std stdio) (*capture.File, er
 	return capture.NewFile(r, name)
 }
 
+// displayName is a capture's name for people.
+func displayName(name string) string {
+	if name == "-" {
+		return "standard input"
+	}
+	return name
+}
+
 func regular(info fs.FileInfo, err error) bool { return err == nil && info.Mode().IsRegular() }
 
 // readLive passes live to take, for as long as said (0: until ctx ends), and closes it.
-func readLive(ctx context.Context, live *capture.Live, during time.Duration, std stdio, quiet bool, take func(capture.Source) error) error {
+// It returns what was not read.
+func readLive(ctx context.Context, live *capture.Live, during time.Duration, std stdio, quiet bool, take func(capture.Source) error) ([]report.Gap, error) {
+	stopped, from := ctx, time.Now()
 	if during > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, during)
@@ -96,22 +124,34 @@ func readLive(ctx context.Context, live *capture.Live, during time.Duration, std
 	defer context.AfterFunc(ctx, func() { live.Close() })()
 	var src capture.Source = live
 	if !quiet && terminal(std.err) > 0 {
-		src = &watched{Live: live, w: std.err, from: time.Now(), during: during}
+		src = &watched{Live: live, w: std.err, from: from, during: during}
 		defer fmt.Fprintf(std.err, "\r\x1b[K")
 	}
 	err := take(src)
+	var lost []report.Gap
 	for _, s := range live.Stats() {
 		if s.Dropped > 0 {
-			fmt.Fprintf(std.err, "picket: warning: the kernel dropped %d of %d packets of %s, as they came too fast\n", s.Dropped, s.Received, s.Name)
+			lost = append(lost, report.Dropped(s.Name, s.Dropped, s.Received))
 		}
-		if s.Away != nil {
-			fmt.Fprintf(std.err, "picket: warning: interface %s is away: %v\n", s.Name, s.Away)
+		away := report.Gap{Reason: report.InterfaceAway, Name: s.Name, Major: true}
+		switch {
+		case s.Away != nil:
+			away.Sentence = fmt.Sprintf("interface %s is away: %s", s.Name, oneLine(s.Away))
+		case s.Returns > 0:
+			away.Sentence = fmt.Sprintf("interface %s was away for a part of the time", s.Name)
+		default:
+			continue
 		}
+		lost = append(lost, away)
+	}
+	if during > 0 && stopped.Err() != nil {
+		lost = append(lost, report.Gap{Reason: report.Interrupted, Major: true,
+			Sentence: fmt.Sprintf("interrupted after %v of %v", time.Since(from).Round(time.Second), during)})
 	}
 	if errors.Is(err, fs.ErrClosed) || errors.Is(err, io.EOF) {
-		return nil
+		return lost, nil
 	}
-	return err
+	return lost, err
 }
 
 // watched is a Live that shows on a terminal what it has read.

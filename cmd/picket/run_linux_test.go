@@ -191,7 +191,8 @@ func runBesideDump(t *testing.T, name string, flags []string) {
 	dump.Process.Signal(os.Interrupt)
 	dump.Wait()
 	_, want, stderr := picket(t, nil, "scan", "--json", "--gateway", "gw", file)
-	a, b := eventLines(t, p.out.String()), eventLines(t, want)
+	_, events := lastLine(t, want)
+	a, b := eventLines(t, p.out.String()), eventLines(t, strings.Join(events, "\n"))
 	if len(a) < 2 || len(a) != len(b) {
 		t.Fatalf("%s: run tells of %d events, scan of %d: %s\n%s", name, len(a), len(b), stderr, said.String())
 	}
@@ -721,6 +722,14 @@ func TestScanInterface(t *testing.T) {
 	if code != exitError || out != "" {
 		t.Errorf("nothing seen: exit %d, %s", code, out)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	var line, log bytes.Buffer
+	code = run(ctx, []string{"scan", "-i", "vb", "--promiscuous", "--for", "30s", "--json"}, nil, &line, &log)
+	l, _ := lastLine(t, line.String())
+	if s := l.Picket.Summary; code == exitError || s.Complete || s.Packets < 100 || reasons(s.NotJudged) != "INTERRUPTED" || !strings.Contains(log.String(), "interrupted after 1s of 30s") {
+		t.Errorf("interrupted: exit %d, %+v\n%s", code, s, log.String())
+	}
 }
 
 // TestInterrupted: what reads a pipe in which nothing comes ends when it is told to, with
@@ -736,11 +745,14 @@ func TestInterrupted(t *testing.T) {
 		name string
 		args []string
 		sent []byte
+		code int
 		want string
 	}{
-		{"nobody writes", []string{"extract", fifo}, nil, "capture,"},
-		{"silent", []string{"extract", "-"}, nil, "capture,"},
-		{"silent in the middle", []string{"scan", "-"}, all[:len(all)/2], "ANOMALOUS"},
+		{"nobody writes", []string{"extract", fifo}, nil, exitError, "capture,"},
+		{"silent", []string{"extract", "-"}, nil, exitError, "capture,"},
+		{"nothing to judge yet", []string{"scan", "--json", "-"}, nil, exitError, `"not_judged":[{"reason":"interrupted"`},
+		{"silent in the middle", []string{"scan", "-"}, all[:len(all)/2], exitFound, "ANOMALOUS"},
+		{"nothing anomalous yet", []string{"scan", "--json", "-", "gone.pcap"}, unpacked(t, "benign")[:9000], exitError, "captures not read: 1"},
 	} {
 		ctx, cancel := context.WithCancel(context.Background())
 		if tc.sent == nil {
@@ -760,7 +772,7 @@ func TestInterrupted(t *testing.T) {
 		go func() { ended <- run(ctx, tc.args, in, &out, &log) }()
 		select {
 		case code := <-ended:
-			if code != exitError || !strings.Contains(log.String(), "interrupted while reading") || !strings.Contains(out.String(), tc.want) {
+			if code != tc.code || !strings.Contains(log.String(), "interrupted while reading") || !strings.Contains(out.String(), tc.want) {
 				t.Errorf("%s: exit %d\n%s%s", tc.name, code, out.String(), log.String())
 			}
 		case <-time.After(brokertest.Patience):

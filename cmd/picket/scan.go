@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -27,7 +28,7 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	left := fs.Uint64P("count", "c", 0, "packets after which to end (0: no limit)")
 	promiscuous := fs.Bool("promiscuous", false, "see packets for other hosts too")
 	expr := fs.StringP("filter", "f", "", "judge only the packets that this tcpdump expression matches; that it matches none is an error")
-	asJSON := fs.Bool("json", false, "write events to standard output, one JSON object a line")
+	asJSON := fs.Bool("json", false, "write events to standard output, one JSON object a line; the last is a summary")
 	page := fs.String("report", "", "also write the answer as an HTML page to this file")
 	quiet := fs.BoolP("quiet", "q", false, "write no table and no progress: the exit code, warnings and errors (and JSON, if asked for)")
 	gateway := fs.String("gateway", hostname(), "name of this gateway in events and topics")
@@ -68,6 +69,8 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 		own := ownTraffic{lives: []*capture.Live{live}, log: slog.New(slog.NewTextHandler(std.err, nil))}
 		broker.OnConnect = own.leaveOut
 		names = *interfaces
+	} else if len(names) == 0 {
+		return 0, errNoCapture
 	}
 	out := &outlets{std: std, json: *asJSON}
 	if len(broker.URLs) > 0 {
@@ -90,65 +93,92 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	if *left > 0 {
 		limit = func(src capture.Source) capture.Source { return &limited{src, left} }
 	}
+	r := report.Scan{Name: strings.Join(names, ", "), Version: version, Gateway: *gateway, Filter: *expr, Models: loaded}
 	var readErr error
 	if live != nil {
-		readErr = readLive(ctx, live, *during, std, *quiet, func(src capture.Source) error {
+		r.Interfaces = len(names)
+		r.Lost, readErr = readLive(ctx, live, *during, std, *quiet, func(src capture.Source) error {
 			// Interrupted, it ends as it would have: by Close.
 			return d.Run(context.WithoutCancel(ctx), limit(src))
 		})
 	} else {
-		readErr = readCaptures(ctx, names, std, *quiet, func(src capture.Source) error { return d.Run(ctx, limit(newFiltered(src, *expr))) })
+		r.Files = len(names)
+		r.Lost, readErr = scanCaptures(ctx, names, std, *quiet, func(src capture.Source) (bool, error) {
+			err := d.Run(ctx, limit(newFiltered(src, *expr)))
+			return d.Err() != nil, err
+		})
 	}
-	finishErr := d.Finish()
-	stats := d.Stats()
-	unjudged := decodable(&stats, names, *expr, live != nil)
-	if readErr == nil {
-		readErr = unjudged
+	if err := errors.Join(readErr, d.Finish()); err != nil {
+		r.Lost = append(r.Lost, report.Gap{Reason: report.Failed, Major: true, Failed: true, Sentence: oneLine(err)})
 	}
-	if n := models.badScores(); n > 0 {
-		fmt.Fprintf(std.err, "picket: warning: %d scores were no numbers from 0 to 1 and count as 0: the model is broken\n", n)
+	r.Stats, r.BadScores, r.Incidents, r.Severities = d.Stats(), models.badScores(), out.worst(), out.severities
+	if r.Stats.Frames == 0 && len(r.Lost) == 0 {
+		r.Lost = []report.Gap{noPackets(names, *expr, live != nil)}
 	}
-	r := report.Scan{Name: strings.Join(names, ", "), Stats: stats, Models: loaded, Incidents: out.worst()}
+	nothing := r.Verdict() == report.NotJudged
+	table := !*quiet && !*asJSON && !nothing                        // else it would look like an answer
+	if !(table && terminal(std.out) > 0 && terminal(std.err) > 0) { // else the person reads them in the table
+		warn(std.err, r.Gaps(), nothing)
+	}
 	var reportErr error
-	if unjudged == nil { // else it would be called clean
-		if !*quiet && !*asJSON {
-			reportErr = r.Write(std.out, terminal(std.out))
-		}
-		if *page != "" {
-			reportErr = errors.Join(reportErr, writeFile(*page, names, r.HTML))
-		}
+	if *asJSON && out.err == nil {
+		reportErr = r.Summary(std.out)
 	}
-	if err := errors.Join(readErr, finishErr, reportErr, out.close()); err != nil {
+	if table {
+		reportErr = r.Write(std.out, terminal(std.out))
+	}
+	if *page != "" {
+		reportErr = errors.Join(reportErr, writeFile(*page, names, r.HTML))
+	}
+	if err := errors.Join(reportErr, out.close()); err != nil {
 		return 0, err
 	}
-	if stats.Incidents > 0 {
+	failed := slices.ContainsFunc(r.Lost, func(g report.Gap) bool { return g.Failed })
+	switch {
+	case r.Stats.Incidents > 0:
 		return exitFound, nil
+	case nothing || failed:
+		return exitError, nil
 	}
 	return exitNothing, nil
 }
 
-// decodable returns an error when there was nothing to judge.
-func decodable(s *detect.Stats, names []string, filter string, live bool) error {
-	if s.Frames == 0 {
-		that := ""
-		if filter != "" {
-			that = fmt.Sprintf(" that matches the filter %q", filter)
-		}
+// warn tells of what the answer does not hold for: what could not be read in a line
+// each, and the reasons why nothing could be judged in one.
+func warn(w io.Writer, gaps []report.Gap, nothing bool) {
+	var why []string
+	for _, g := range gaps {
 		switch {
-		case live:
-			return fmt.Errorf("no packet%s came on %s: nothing to judge (longer: --for; packets for other hosts: --promiscuous)", that, strings.Join(names, ", "))
-		case that != "":
-			return fmt.Errorf("the capture holds no packet%s: nothing to judge", that)
+		case g.Failed:
+			fmt.Fprintf(w, "picket: %s\n", g.Sentence)
+		case g.Major && nothing:
+			why = append(why, g.Sentence)
+		case g.Major:
+			fmt.Fprintf(w, "picket: warning: %s\n", g.Sentence)
 		}
-		return errNoPackets
 	}
-	if s.Outcomes[capture.UnsupportedLink] == s.Frames {
-		return fmt.Errorf("link type %v is not supported: capture on an Ethernet, cooked (SLL), raw IP or loopback interface", s.Links)
+	if len(why) > 0 {
+		fmt.Fprintf(w, "picket: nothing could be judged: %s\n", strings.Join(why, "; "))
 	}
-	return nil
 }
 
-var errNoPackets = errors.New("the capture holds no packets: nothing to judge")
+// noPackets is the gap of a scan that found none.
+func noPackets(names []string, filter string, live bool) report.Gap {
+	that := ""
+	if filter != "" {
+		that = fmt.Sprintf(" that matches the filter %q", filter)
+	}
+	g := report.Gap{Reason: report.NoPackets, Major: true}
+	switch {
+	case live:
+		g.Sentence = fmt.Sprintf("no packet%s came on %s (longer: --for; packets for other hosts: --promiscuous)", that, strings.Join(names, ", "))
+	case that != "":
+		g.Sentence = fmt.Sprintf("the capture holds no packet%s", that)
+	default:
+		g.Sentence = "the capture holds no packets"
+	}
+	return g
+}
 
 func hostname() string {
 	name, err := os.Hostname()
@@ -168,13 +198,15 @@ type outlets struct {
 	mqtt *mqtt.Client
 	wait time.Duration
 
-	incidents []*detect.Event // the last event of the worst, for people
-	unsent    int             // events that the broker client did not take
-	err       error
+	incidents  []*detect.Event // the last event of the worst, for people
+	severities [4]uint64       // of all incidents
+	unsent     int             // events that the broker client did not take
+	err        error
 }
 
 func (o *outlets) emit(ctx context.Context, e *detect.Event) {
 	if e.Picket.Phase == detect.PhaseEnd {
+		o.severities[min(max(e.Event.Severity, 0), len(o.severities)-1)]++
 		if o.incidents = append(o.incidents, e); len(o.incidents) == 2*maxListed {
 			o.worst()
 		}

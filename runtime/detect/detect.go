@@ -72,6 +72,7 @@ type Stats struct {
 	First     int64                       // ns, time of the first and the last frame
 	Last      int64
 	Links     []capture.LinkType // unsupported ones met, at most 8
+	Cut       uint64             // packets whose contents were captured in part
 	Features  features.Stats     // of the extractors of all kinds of rows together
 	Anomalous uint64             // rows
 	Incidents uint64
@@ -290,6 +291,9 @@ func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) 
 	s.First, s.Last = min(s.First, f.Time), max(s.Last, f.Time)
 	switch {
 	case o.HasPacket():
+		if !p.Fragment && p.PayloadLen > len(p.Payload) {
+			s.Cut++
+		}
 		for _, l := range d.lanes {
 			l.rows.Add(p)
 		}
@@ -376,6 +380,9 @@ func (d *Detector) Stats() Stats {
 	s.Incidents, s.Early = d.incidents.total, d.incidents.early
 	return s
 }
+
+// Err returns the first error of a model: what follows is not judged.
+func (d *Detector) Err() error { return d.err }
 
 func (d *Detector) fail(err error) {
 	if d.err == nil {

@@ -18,20 +18,28 @@ var page string
 
 var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"thousands": thousands, "several": several, "service": service, "number": func(v float64) string { return fmt.Sprintf("%.4g", v) },
-	"severity": func(n int) string { return [...]string{"", "low", "medium", "high"}[min(max(n, 0), 3)] },
+	"severity": severity,
 }).Parse(page))
 
-// HTML writes the scan as one page that stands alone: the verdict, the incidents
-// over time, and what drove each. It loads nothing from elsewhere.
+// HTML writes the scan as one page that stands alone: the verdict, what was not judged,
+// the incidents over time, and what drove each. It loads nothing from elsewhere.
 func (s *Scan) HTML(w io.Writer) error {
 	incidents := slices.SortedStableFunc(slices.Values(s.Incidents), Worse)
 	p := struct {
 		*Scan
-		Title, Read, Verdict, More string
-		Incidents                  []htmlIncident
-		Ticks                      []htmlTick
-		Height                     int
-	}{Scan: s, Title: Printable(s.Name), Read: s.read(), Verdict: s.verdict(), More: s.more(), Height: len(incidents)*rowHeight + 30}
+		Title, Read, Answer, More string
+		Warnings, Notes           []Gap
+		Incidents                 []htmlIncident
+		Ticks                     []htmlTick
+		Height                    int
+	}{Scan: s, Title: Printable(s.Name), Read: s.read(), Answer: s.verdict(), More: s.more(), Height: len(incidents)*rowHeight + 30}
+	for _, g := range s.Gaps() {
+		if g.Major {
+			p.Warnings = append(p.Warnings, g)
+		} else {
+			p.Notes = append(p.Notes, g)
+		}
+	}
 	for k, e := range incidents {
 		i := htmlIncident{Event: e, Y: k * rowHeight}
 		i.X = s.at(e.Event.Start)

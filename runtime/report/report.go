@@ -1,5 +1,5 @@
-// Package report writes what a scan found: a table for a person, JSON lines for
-// a program.
+// Package report writes what a scan found, and what it could not judge: a table or a
+// page for a person, JSON lines for a program.
 package report
 
 import (
@@ -14,14 +14,15 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/picket-ids/picket/capture"
 	"github.com/picket-ids/picket/features"
 	"github.com/picket-ids/picket/runtime/detect"
 )
 
 // JSON writes e as one line.
-func JSON(w io.Writer, e *detect.Event) error {
-	b, err := json.Marshal(e)
+func JSON(w io.Writer, e *detect.Event) error { return line(w, e) }
+
+func line(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
@@ -31,10 +32,17 @@ func JSON(w io.Writer, e *detect.Event) error {
 
 // Scan is what one scan read and found.
 type Scan struct {
-	Name      string // of what was read
-	Stats     detect.Stats
-	Models    []detect.Model
-	Incidents []*detect.Event // the last event of each, or of the worst
+	Name             string // of what was read
+	Version, Gateway string // as in events
+	Files            int    // to read, whether or not they could be
+	Interfaces       int
+	Filter           string
+	Stats            detect.Stats
+	Lost             []Gap  // what Stats does not tell
+	BadScores        uint64 // that were no numbers from 0 to 1
+	Models           []detect.Model
+	Incidents        []*detect.Event // the last event of each, or of the worst
+	Severities       [4]uint64       // of all incidents
 }
 
 // Write writes the scan for a person whose terminal has the given number of
@@ -42,6 +50,9 @@ type Scan struct {
 func (s *Scan) Write(w io.Writer, columns int) error {
 	var b strings.Builder
 	paragraph(&b, s.read(), "", columns)
+	for _, g := range s.Gaps() {
+		paragraph(&b, g.level()+": "+g.Sentence, "  ", columns)
+	}
 	if len(s.Incidents) > 0 {
 		b.WriteByte('\n')
 		s.table(&b, columns)
@@ -80,32 +91,13 @@ func paragraph(b *strings.Builder, text, indent string, columns int) {
 	}
 }
 
-// read says what was read and what could not be decoded.
+// read says what was read.
 func (s *Scan) read() string {
 	var b strings.Builder
 	st := &s.Stats
 	fmt.Fprintf(&b, "%s: %s, %s", Printable(s.Name), count(st.Frames, "packet"), count(st.Features.Connections, "connection"))
 	if st.Frames > 0 {
 		fmt.Fprintf(&b, " in %s from %s", duration(max(st.Last-st.First, 0)), utc(st.First).Format("2006-01-02 15:04:05 MST"))
-	}
-	var not []string
-	for o := capture.Outcome(0); o < capture.NumOutcomes; o++ {
-		if n := st.Outcomes[o]; n > 0 && !o.HasPacket() {
-			words := fmt.Sprintf("%s %s", thousands(n), o)
-			if o == capture.UnsupportedLink {
-				words += fmt.Sprintf(" %v", st.Links)
-			}
-			not = append(not, words)
-		}
-	}
-	if len(not) > 0 {
-		fmt.Fprintf(&b, "\nnot decoded: %s", strings.Join(not, ", "))
-	}
-	if n := st.Features.Evicted; n > 0 {
-		fmt.Fprintf(&b, "\n%s judged early for want of room (see --max-connections)", count(n, "connection"))
-	}
-	if n := st.Early; n > 0 {
-		fmt.Fprintf(&b, "\n%s ended early: too many at a time", count(n, "incident"))
 	}
 	return b.String()
 }
@@ -160,11 +152,22 @@ func (s *Scan) verdict() string {
 		names = append(names, fmt.Sprintf("%s %s, threshold %.3g", Printable(m.Name), Printable(m.Version), m.Threshold))
 	}
 	by := strings.Join(names, "; ")
-	if s.Stats.Incidents == 0 {
+	partly := anyMajor(s.Gaps())
+	switch s.Verdict() {
+	case NotJudged:
+		return "Nothing could be judged."
+	case Clean:
+		if partly {
+			return fmt.Sprintf("NOT ALL COULD BE JUDGED. Nothing anomalous in the rest (%s).", by)
+		}
 		return fmt.Sprintf("Nothing anomalous (%s).", by)
 	}
-	return fmt.Sprintf("ANOMALOUS: %s, %s of %s anomalous (%s).", count(s.Stats.Incidents, "incident"),
+	found := fmt.Sprintf("ANOMALOUS: %s, %s of %s anomalous (%s).", count(s.Stats.Incidents, "incident"),
 		thousands(s.Stats.Anomalous), count(s.Stats.Judged, "row"), by)
+	if partly {
+		found += " Not all could be judged."
+	}
+	return found
 }
 
 // When tells when an incident began, with its date if the capture has several, and

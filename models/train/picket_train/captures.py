@@ -90,17 +90,21 @@ def _unit(options, order):
 
 
 def scan(picket, capture, models):
-    """The incidents of a capture: the last event of each. Raises RuntimeError where picket does."""
+    """The incidents of a capture: the last event of each; none where nothing could be judged. Raises RuntimeError where
+    picket fails."""
     command = [picket, "scan", "--json", "--gateway", "evaluation"]
     for model in models:
         command += ["--model", str(model)]
     done = subprocess.run(command + [str(capture)], capture_output=True, text=True)
-    if done.returncode not in (0, 1):
-        raise RuntimeError(done.stderr.strip())
-    incidents = {}
+    incidents, summary = {}, {}
     for line in done.stdout.splitlines():
         event = json.loads(line)
-        incidents[event["picket"]["incident"]] = event
+        summary = event["picket"].get("summary", {})
+        if not summary:
+            incidents[event["picket"]["incident"]] = event
+    nothing = summary.get("verdict") == "not_judged" and summary["packets"]
+    if done.returncode not in (0, 1) and not nothing:
+        raise RuntimeError(done.stderr.strip())
     return list(incidents.values())
 
 
