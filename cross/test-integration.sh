@@ -363,6 +363,7 @@ glibc="BR2_TOOLCHAIN_USES_GLIBC BR2_INSTALL_LIBSTDCPP"
 	! buildroot armv5 SYSV BR2_arm $glibc || die "buildroot: ARMv5 is taken"
 	! buildroot nocxx SYSV BR2_x86_64 BR2_TOOLCHAIN_USES_GLIBC || die "buildroot: a toolchain without C++ is taken"
 }
+! grep '^BR2_PACKAGE_PICKET=y' "$work/buildroot-armv5/.config" "$work/buildroot-nocxx/.config" || die "buildroot: Kconfig offers it to those"
 has "$work/buildroot-glibc/target" usr/lib/systemd/system/picket.service etc/picket/picket.toml
 has "$work/buildroot-musl/target" etc/init.d/S80picket
 pass "buildroot: Kconfig offers it to what can run it, make fetches, checks and installs"
