@@ -506,6 +506,12 @@ echo "	option state_dir '/mnt/usb/picket'" >>"$bare/etc/config/picket"
 sed -i '/^config other/,/workers/d' "$bare/etc/config/picket"
 said=$(ash start_service)
 [[ $said = *'[--state-dir=/mnt/usb/picket]' && $said != *chown* ]] || die "openwrt: with a state_dir the init script says $said"
+sed -i '/state_dir/d' "$bare/etc/config/picket"
+mkdir "$bare/etc/picket/conf.d"
+echo 'state-dir = "/mnt/usb/picket"' >"$bare/etc/picket/conf.d/site.toml"
+said=$(ash start_service)
+[[ $said != *state-dir* && $said != *chown* ]] || die "openwrt: with a state-dir in conf.d the init script says $said"
+rm -r "$bare/etc/picket/conf.d"
 # What it starts is what picket takes.
 read -r -a words <<<"--interface=lo --mqtt=mqtt://127.0.0.1 --gateway=gw --homeassistant=1 --state-dir=/tmp"
 in_root "$bare" /usr/bin/picket run --config /etc/picket/picket.toml --user picket "${words[@]}" --check >"$work/said" 2>&1 || die "openwrt: $(cat "$work/said")"
