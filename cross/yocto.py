@@ -105,6 +105,7 @@ skipped = d.getVar("__SKIPPED")
 if skipped:
     print("skipped:", skipped)
     sys.exit(3)
+assert ("LGPL-2.1-or-later" in d.getVar("LICENSE")) == (libc == "musl" or target in ("armv7", "riscv64")), d.getVar("LICENSE")
 missing = [v for v in ("SUMMARY", "LICENSE", "LIC_FILES_CHKSUM") if not d.getVar(v)]
 assert not missing, missing
 assert re.match(d.getVar("COMPATIBLE_HOST"), f"{arch}-poky-linux"), "COMPATIBLE_HOST"

@@ -1,12 +1,18 @@
 # Installs Picket as it was released. Building it here would need a Go newer than most branches have, and ONNX Runtime,
 # for which OpenEmbedded's own layers have no recipe.
 SUMMARY = "Says what is anomalous in a gateway's traffic"
-DESCRIPTION = "Picket watches the traffic of an IoT or telecom gateway, scores it with ONNX models and publishes what \
-is anomalous over MQTT."
+DESCRIPTION = "Picket watches the traffic of an IoT or telecom gateway, scores it with ONNX models and publishes \
+               what is anomalous over MQTT."
 HOMEPAGE = "https://github.com/picket-ids/picket"
 BUGTRACKER = "https://github.com/picket-ids/picket/issues"
 SECTION = "net"
-LICENSE = "Apache-2.0 & MIT & BSD-2-Clause & BSD-3-Clause & EPL-2.0"
+# THIRD-PARTY, beside LICENSE, has the texts. The C library and libstdc++ only where they come along.
+LICENSE = "Apache-2.0 & MIT & BSD-2-Clause & BSD-3-Clause & EPL-2.0${PICKET_LIBRARIES_LICENSE}"
+PICKET_LIBRARIES_LICENSE = ""
+PICKET_LIBRARIES_LICENSE:arm = " & LGPL-2.1-or-later & GPL-3.0-with-GCC-exception & Zlib"
+PICKET_LIBRARIES_LICENSE:riscv64 = " & LGPL-2.1-or-later & GPL-3.0-with-GCC-exception & Zlib"
+PICKET_LIBRARIES_LICENSE:libc-musl:x86-64 = " & LGPL-2.1-or-later & GPL-3.0-with-GCC-exception"
+PICKET_LIBRARIES_LICENSE:libc-musl:aarch64 = " & LGPL-2.1-or-later & GPL-3.0-with-GCC-exception"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=@LICENSE_MD5@"
 
 # Where the release's files are: PICKET_RELEASES = "https://files.example/picket/1.2.3". Files that are on this machine
@@ -48,6 +54,7 @@ USERADD_PARAM:${PN} = "--system --user-group --no-create-home --home-dir ${local
 
 COMPATIBLE_HOST = "(x86_64|aarch64|arm|riscv64).*-linux.*"
 INHIBIT_DEFAULT_DEPS = "1"
+FILES:${PN} += "${nonarch_libdir}/picket"
 RDEPENDS:${PN}:x86-64 = "libstdc++"
 RDEPENDS:${PN}:aarch64 = "libstdc++"
 RDEPENDS:${PN}:libc-musl:x86-64 = ""
@@ -86,7 +93,6 @@ do_install() {
 }
 
 CONFFILES:${PN} = "${sysconfdir}/picket/picket.toml"
-FILES:${PN} += "${nonarch_libdir}/picket"
 
 # What was released stays as it is: the library's hash is beside it, and is compared at every start. Its libraries are
 # its own; other packages must not be linked against them.
