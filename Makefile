@@ -9,7 +9,7 @@ SOAK     ?= 60m
 RECIPES  ?= nslkdd iot captures
 export PICKET_ONNXRUNTIME ?= $(abspath $(LIB))
 
-.PHONY: help build demo test lint fuzz bench measure soak train train-test clean FORCE
+.PHONY: help build demo test lint fuzz bench measure soak nightly train train-test clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,13 @@ measure: $(LIB) ## measure run on an interface: rates, CPU, memory, latency (roo
 
 soak: $(LIB) ## run for SOAK (60m) at 20,000 packets a second (root)
 	PICKET_SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 0 -run TestSoak ./cmd/picket
+
+nightly: release ## what CI has no time for: virtual machines, FUZZTIME of fuzzing, 1,000 kills, a soak of SOAK (root)
+	$(MAKE) vm-test ARCH=arm64
+	$(MAKE) vm-test ARCH=armhf
+	$(MAKE) fuzz
+	PICKET_KILLS=1000 $(GO) test -count=1 -timeout 0 -run TestRunKilled ./cmd/picket
+	$(MAKE) soak
 
 train: build/venv/done build ## train every model anew (Python 3.11; see models/train/README.md)
 	@for r in $(RECIPES); do \

@@ -5,7 +5,7 @@ TARGETS := amd64 arm64 armv7 riscv64
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 CROSSENV = VERSION='$(VERSION)' SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)'
 
-.PHONY: cross $(TARGETS:%=cross-%) release apt-repo oci cross-test sizes reproducible
+.PHONY: cross $(TARGETS:%=cross-%) release apt-repo oci cross-test sizes reproducible vm-test
 
 cross: $(TARGETS:%=cross-%) ## build for amd64, arm64, armv7 and riscv64; cross-arm64 and so on build one
 
@@ -26,6 +26,11 @@ oci: ## make an OCI image for all architectures of what release made, build/oci
 cross-test: ## test what release made, each target under emulation
 	@VERSION='$(VERSION)' bash cross/test.sh $(TARGETS)
 	@VERSION='$(VERSION)' bash cross/test-integration.sh $(TARGETS)
+
+ARCH ?= arm64
+VM   ?= long
+vm-test: ## install release's .deb in a virtual machine of ARCH (arm64, armhf, amd64; VM=short: a power cut only; root)
+	@bash cross/vm.sh $(ARCH) $(VM)
 
 sizes: ## sizes, start times and memory of what release made, against their budgets
 	@VERSION='$(VERSION)' bash cross/sizes.sh $(TARGETS)

@@ -3,28 +3,34 @@
 # own package state:
 #
 #	sh cross/debian.sh RELEASE ARCH DIR PACKAGE...	leaves DIR/root and DIR/packages (name version sha256)
+#	sh cross/debian.sh mirror	prints the mirror of Debian that this machine uses
 #
 # apt finds them in the mirrors this machine uses for Debian and its security fixes, and checks them against Debian's
 # signatures. Without a good mirror of the fixes it says so and goes on. What DIR holds of the same is kept, however old.
 set -eu
 
-release=$1 arch=$2 dir=$3
-shift 3
 die() {
 	echo "debian.sh: $*" >&2
 	exit 1
 }
-command -v apt-get >/dev/null || die "needs a Debian machine: apt-get is missing"
-keys=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -r $keys ] || die "apt-get install debian-archive-keyring"
-stamp="$release $arch $*"
-[ "$(cat "$dir/done" 2>/dev/null)" != "$stamp" ] || exit 0
 mirror_of() { # NAME
 	sed -n "s/^URIs: *\([^ ]*\/$1\)\/* *$/\1/p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\/$1\)\/* .*/\2/p" \
 		/etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1
 }
 mirror=$(mirror_of debian) security=$(mirror_of debian-security)
 [ -n "$mirror" ] || die "no mirror of Debian in /etc/apt/sources.list or sources.list.d"
+if [ "$1" = mirror ]; then
+	echo "$mirror"
+	exit
+fi
+
+release=$1 arch=$2 dir=$3
+shift 3
+command -v apt-get >/dev/null || die "needs a Debian machine: apt-get is missing"
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -r $keys ] || die "apt-get install debian-archive-keyring"
+stamp="$release $arch $*"
+[ "$(cat "$dir/done" 2>/dev/null)" != "$stamp" ] || exit 0
 
 rm -rf "$dir"
 mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial" "$dir/apt/empty" "$dir/root"
