@@ -43,7 +43,8 @@ func readCapture(ctx context.Context, name string, std stdio, quiet bool, take f
 // scanCaptures passes the captures of the given names to take, in their order, and
 // returns what of them was not read. A capture that cannot be read does not keep those
 // after it from being read; that take gives up does.
-func scanCaptures(ctx context.Context, names []string, std stdio, quiet bool, take func(capture.Source) (giveUp bool, err error)) ([]report.Gap, error) {
+func scanCaptures(ctx context.Context, names []string, std stdio, quiet bool,
+	take func(capture.Source) (giveUp bool, err error)) ([]report.Gap, error) {
 	var lost []report.Gap
 	for k, name := range names {
 		opened, over := false, false
@@ -58,7 +59,8 @@ func scanCaptures(ctx context.Context, names []string, std stdio, quiet bool, ta
 		if over {
 			return lost, err
 		}
-		g := report.Gap{Reason: report.FileSkipped, Name: report.Printable(displayName(name)), Major: true, Failed: true, Sentence: oneLine(err)}
+		g := report.Gap{Reason: report.FileSkipped, Name: report.Printable(displayName(name)), Major: true, Failed: true,
+			Sentence: oneLine(err)}
 		switch {
 		case errors.Is(err, context.Canceled):
 			g.Reason, g.Sentence = report.Interrupted, "interrupted while reading "+g.Name
@@ -114,7 +116,8 @@ func regular(info fs.FileInfo, err error) bool { return err == nil && info.Mode(
 
 // readLive passes live to take, for as long as said (0: until ctx ends), and closes it.
 // It returns what was not read.
-func readLive(ctx context.Context, live *capture.Live, during time.Duration, std stdio, quiet bool, take func(capture.Source) error) ([]report.Gap, error) {
+func readLive(ctx context.Context, live *capture.Live, during time.Duration, std stdio, quiet bool,
+	take func(capture.Source) error) ([]report.Gap, error) {
 	stopped, from := ctx, time.Now()
 	if during > 0 {
 		var cancel context.CancelFunc

@@ -117,7 +117,7 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	}
 	nothing := r.Verdict() == report.NotJudged
 	table := !*quiet && !*asJSON && !nothing                        // else it would look like an answer
-	if !(table && terminal(std.out) > 0 && terminal(std.err) > 0) { // else the person reads them in the table
+	if !table || terminal(std.out) == 0 || terminal(std.err) == 0 { // else the person reads them in the table
 		warn(std.err, r.Gaps(), nothing)
 	}
 	var reportErr error
@@ -171,7 +171,8 @@ func noPackets(names []string, filter string, live bool) report.Gap {
 	g := report.Gap{Reason: report.NoPackets, Major: true}
 	switch {
 	case live:
-		g.Sentence = fmt.Sprintf("no packet%s came on %s (longer: --for; packets for other hosts: --promiscuous)", that, strings.Join(names, ", "))
+		g.Sentence = fmt.Sprintf("no packet%s came on %s (longer: --for; packets for other hosts: --promiscuous)",
+			that, strings.Join(names, ", "))
 	case that != "":
 		g.Sentence = fmt.Sprintf("the capture holds no packet%s", that)
 	default:

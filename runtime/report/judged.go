@@ -98,19 +98,21 @@ func (s *Scan) Gaps() []Gap {
 		}
 	}
 	part(NotDecoded, broken, st.Frames, atLeast(broken, st.Frames, majorShare),
-		fmt.Sprintf("%s could not be decoded: %s", share(broken, st.Frames, "packet"), strings.Join(trouble, ", ")))
+		share(broken, st.Frames, "packet")+" could not be decoded: "+strings.Join(trouble, ", "))
 	part(NotIP, noIP, st.Frames, atLeast(noIP, st.Frames, majorShareNotIP),
-		fmt.Sprintf("%s held no form of IP that Picket knows: %s", share(noIP, st.Frames, "packet"), strings.Join(of, ", ")))
-	part(CutPackets, st.Cut, st.Frames, false,
-		fmt.Sprintf("%s were captured in part: their headers were judged, of their contents only what is there", share(st.Cut, st.Frames, "packet")))
+		share(noIP, st.Frames, "packet")+" held no form of IP that Picket knows: "+strings.Join(of, ", "))
+	part(CutPackets, st.Cut, st.Frames, false, share(st.Cut, st.Frames, "packet")+
+		" were captured in part: their headers were judged, of their contents only what is there")
 	part(BadScores, s.BadScores, st.Judged, true, badScores(s.BadScores))
 	t := &st.Features
 	part(EarlyConnections, t.Evicted, t.Connections, atLeast(t.Evicted, t.Connections, majorShare),
-		fmt.Sprintf("%s were judged before their ends, as too many were open (see --max-connections)", share(t.Evicted, t.Connections, "connection")))
-	part(ForgottenHosts, t.Forgotten, 0, float64(t.Forgotten) > majorForgotten*max(time.Duration(st.Last-st.First).Seconds(), 1),
-		fmt.Sprintf("the past of %s was forgotten, as too many were met", count(t.Forgotten, "host")))
-	part(EarlyIncidents, st.Early, 0, false, fmt.Sprintf("%s ended early, as too many were open", count(st.Early, "incident")))
-	part(ClockSteps, t.ClockSteps, 0, false, fmt.Sprintf("the clock of the packets was set back %s: what came before was judged apart", count(t.ClockSteps, "time")))
+		share(t.Evicted, t.Connections, "connection")+" were judged before their ends, as too many were open (see --max-connections)")
+	seconds := max(time.Duration(st.Last-st.First).Seconds(), 1)
+	part(ForgottenHosts, t.Forgotten, 0, float64(t.Forgotten) > majorForgotten*seconds,
+		"the past of "+count(t.Forgotten, "host")+" was forgotten, as too many were met")
+	part(EarlyIncidents, st.Early, 0, false, count(st.Early, "incident")+" ended early, as too many were open")
+	part(ClockSteps, t.ClockSteps, 0, false,
+		"the clock of the packets was set back "+count(t.ClockSteps, "time")+": what came before was judged apart")
 	if st.Judged == 0 && !anyMajor(all) {
 		all = append(all, Gap{Reason: NoRows, Count: st.Frames, Of: st.Frames, Share: fraction(1), Major: true,
 			Sentence: fmt.Sprintf("%s made no row for a model to judge", count(st.Frames, "packet"))})
@@ -280,7 +282,8 @@ func (s *Scan) Summary(w io.Writer) error {
 		out.Incidents.BySeverity[severity(k)] = n
 	}
 	for _, m := range s.Models {
-		out.Models = append(out.Models, summaryModel{detect.ModelID{Name: m.Name, Version: m.Version, SHA256: m.SHA256}, m.Threshold})
+		id := detect.ModelID{Name: m.Name, Version: m.Version, SHA256: m.SHA256}
+		out.Models = append(out.Models, summaryModel{id, m.Threshold})
 	}
 	return line(w, map[string]map[string]summary{"picket": {"summary": out}})
 }
