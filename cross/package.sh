@@ -67,7 +67,7 @@ archive() { tar --format=gnu --sort=name --owner=0 --group=0 --numeric-owner --m
 
 # tree DIR native|folder|one INIT: a file system.
 tree() {
-	mkdir -p "$1/usr/bin" "$1/usr/lib/picket" "$1/usr/share/man/man1" "$1/usr/share/doc/picket" \
+	mkdir -p "$1/etc/picket/conf.d" "$1/usr/bin" "$1/usr/lib/picket" "$1/usr/share/man/man1" "$1/usr/share/doc/picket" \
 		"$1/usr/share/bash-completion/completions" "$1/usr/share/zsh/site-functions" "$1/usr/share/fish/vendor_completions.d"
 	cp "$tmp/doc"/* "$1/usr/share/doc/picket/"
 	case $2 in
@@ -113,7 +113,7 @@ tree() {
 
 # package FORMAT ARCH VERSION TREE
 package() {
-	PACKAGE_ARCH=$2 PACKAGE_VERSION=$3 PACKAGE_TREE=$4 PACKAGE_CONFIG=$tmp/picket.toml \
+	PACKAGE_ARCH=$2 PACKAGE_VERSION=$3 PACKAGE_TREE=$4 \
 		go run "$nfpm" package -f cross/nfpm.yaml -p "$1" -t "$out/" >/dev/null
 }
 
@@ -127,7 +127,9 @@ tree "$tmp/systemd" $kind systemd
 if [ $kind = native ]; then PACKAGE_C='libc6 (>= 2.28)' PACKAGE_CXX='libstdc++6 (>= 8)'; fi
 package deb "$debian" "$numbers" "$tmp/systemd"
 deb=$PWD/$out/picket_${numbers}_$debian.deb
-(cd "$tmp" && ar x "$deb" && xz -9e -T1 data.tar && rm "$deb" && ar rcD "$deb" debian-binary control.tar.gz data.tar.xz)
+# nfpm names an empty conffile where there is none.
+(cd "$tmp" && ar x "$deb" && gzip -d control.tar.gz && tar --delete -f control.tar ./conffiles && gzip -9n control.tar &&
+	xz -9e -T1 data.tar && rm "$deb" && ar rcD "$deb" debian-binary control.tar.gz data.tar.xz)
 if [ $kind = native ]; then PACKAGE_C='libc.so.6(GLIBC_2.28)(64bit)' PACKAGE_CXX='libstdc++.so.6(GLIBCXX_3.4.25)(64bit)'; fi
 if [ $kind = folder ]; then
 	rm -rf "$tmp/systemd"

@@ -131,6 +131,11 @@ disable --now picket.service" ] || die "$target: the deb's scripts told systemd:
 	in_root "$system" /bin/sh /scripts/postrm purge
 	[ ! -e "$system/var/lib/private/picket" ] || die "$target: purged, the deb leaves the queue"
 	pass "$target deb restarts what runs, and cleans up"
+	if [ $target = amd64 ]; then
+		"$plain" run --config-sample >"$work/sample"
+		bash cross/upgrade.sh "$release"/picket_*_amd64.deb "$system" "$work/sample"
+		pass "$target deb: dpkg upgrades without a terminal, and keeps an edited config"
+	fi
 
 	quick=1
 	mkdir -p "$system/rpm" "$system/opt"
