@@ -9,6 +9,7 @@ type Decoder struct {
 	TooDeep uint64              // frames in more than 4 nested tunnels
 
 	fragments *defragmenter // nil until the first fragment
+	message   ARPMessage    // Packet.ARP of the last frame that had one
 	// tunnels that carried a packet: by the highest bits of tunnelTag its last
 	tunnels [1 << tunnelBits]uint32
 }
@@ -32,7 +33,7 @@ type Decoder struct {
 // first. The one that completes its datagram has the whole payload, or is the
 // packet inside if that is a tunnel's.
 func (d *Decoder) Decode(f *Frame, p *Packet) Outcome {
-	*p = Packet{Time: f.Time, WireLen: f.WireLen}
+	*p = Packet{Time: f.Time, WireLen: f.WireLen, Interface: int32(f.Interface)}
 	o := d.decode(f, p)
 	d.Counts[o]++
 	return o
@@ -45,9 +46,9 @@ func (d *Decoder) decode(f *Frame, p *Packet) Outcome {
 	case LinkEthernet:
 		return d.ethernet(b, n, p)
 	case LinkSLL:
-		return d.sll(14, 16, b, n, p)
+		return d.sll(14, 5, 16, b, n, p)
 	case LinkSLL2:
-		return d.sll(0, 20, b, n, p)
+		return d.sll(0, 11, 20, b, n, p)
 	case LinkRaw:
 		return d.ip(b, n, p)
 	case LinkIPv4:

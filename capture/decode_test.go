@@ -110,6 +110,25 @@ func text(s string, p Packet) Packet {
 	return p
 }
 
+// none stands for the zero MAC where a link that has addresses gives none: TestDecode
+// expects those of etherFrame and of the cooked frames elsewhere.
+var none = MAC{0xff}
+
+// addressed sets the addresses that a frame of the link type has in all the tests.
+func addressed(link LinkType, p Packet) Packet {
+	switch link {
+	case LinkEthernet:
+		p.SrcMAC, p.DstMAC = MAC{2, 0, 0, 0, 0, 2}, MAC{2, 0, 0, 0, 0, 1}
+	case LinkSLL, LinkSLL2:
+		if p.SrcMAC != none {
+			p.SrcMAC = MAC{2, 0, 0, 0, 0, 1}
+			break
+		}
+		p.SrcMAC = MAC{}
+	}
+	return p
+}
+
 type decodeCase struct {
 	name string
 	link LinkType
@@ -129,6 +148,9 @@ func decodeCases() []decodeCase {
 	wantTCP6 := text("hello", ports(v6(ProtoTCP, Packet{Flags: SYN})))
 	wantUDP6 := text("query", ports(v6(ProtoUDP, Packet{})))
 	tagged := func(id uint16, p Packet) Packet { p.VLAN = id; return p }
+	noMAC := func(p Packet) Packet { p.SrcMAC = none; return p }
+	arpRequest := x("0001 0800 06 04 0001 020000000002 0a000001 000000000000 0a000002")
+	arpWant := &ARPMessage{Op: 1, SenderMAC: MAC{2, 0, 0, 0, 0, 2}, Sender: v4a, Target: v4b}
 	frag := func(offset uint16, n int, more, wrong bool, id uint32, p Packet) Packet {
 		p.Fragment, p.FragmentOffset, p.FragmentLen, p.MoreFragments, p.FragmentID = true, offset, n, more, id
 		p.WrongFragment = wrong
@@ -146,7 +168,16 @@ func decodeCases() []decodeCase {
 		{"ethernet, UDP over IPv6", LinkEthernet, etherFrame(0x86dd, udp6), 0, Decoded, wantUDP6},
 		{"ethernet padding is no payload", LinkEthernet, etherFrame(0x0800, udp4, make([]byte, 13)), 0, Decoded, wantUDP4},
 		{"ethernet padding of IPv6", LinkEthernet, etherFrame(0x86dd, udp6, x("ffffffff")), 0, Decoded, wantUDP6},
-		{"ARP", LinkEthernet, etherFrame(0x0806, make([]byte, 28)), 0, ARP, Packet{}},
+		{"ARP", LinkEthernet, etherFrame(0x0806, arpRequest), 0, ARP, Packet{ARP: arpWant}},
+		{"ARP, tagged and padded", LinkEthernet, etherFrame(0x8100, vlanTag(7, 0x0806, arpRequest, make([]byte, 14))), 0, ARP, tagged(7, Packet{ARP: arpWant})},
+		{"ARP of IEEE 802 networks", LinkEthernet, etherFrame(0x0806, at(arpRequest, 0, 0, 6)), 0, ARP, Packet{}},
+		{"ARP of another protocol than IPv4", LinkEthernet, etherFrame(0x0806, at(arpRequest, 2, 0x88, 0xcc)), 0, ARP, Packet{}},
+		{"ARP with addresses of 8 bytes", LinkEthernet, etherFrame(0x0806, at(arpRequest, 4, 8)), 0, BadLength, Packet{}},
+		{"ARP with IPv4 addresses of 6 bytes", LinkEthernet, etherFrame(0x0806, at(arpRequest, 5, 6)), 0, BadLength, Packet{}},
+		{"ARP of operation 0", LinkEthernet, etherFrame(0x0806, at(arpRequest, 6, 0, 0)), 0, BadHeader, Packet{}},
+		{"ARP that ends before its addresses", LinkEthernet, etherFrame(0x0806, arpRequest[:27]), 0, BadLength, Packet{}},
+		{"ARP that ends before its types", LinkEthernet, etherFrame(0x0806, arpRequest[:7]), 0, BadLength, Packet{}},
+		{"ARP cut by snaplen", LinkEthernet, etherFrame(0x0806, arpRequest[:20]), 42, Truncated, Packet{}},
 		{"LLDP", LinkEthernet, etherFrame(0x88cc, make([]byte, 46)), 0, NotIP, Packet{}},
 		{"runt of 13 octets", LinkEthernet, make([]byte, 13), 0, BadLength, Packet{}},
 		{"ethernet header cut by snaplen 10", LinkEthernet, make([]byte, 10), 60, Truncated, Packet{}},
@@ -168,9 +199,11 @@ func decodeCases() []decodeCase {
 		{"SLL, tagged", LinkSLL, join(x("0000 0001 0006 020000000001 0000 8100"), vlanTag(7, 0x86dd, udp6)), 0, Decoded, tagged(7, wantUDP6)},
 		{"SLL, LLC", LinkSLL, join(x("0000 0001 0006 020000000001 0000 0004 aaaa03 000000 0800"), tcp4), 0, Decoded, wantTCP4},
 		{"SLL, CAN", LinkSLL, join(x("0000 0118 0000 0000000000000000 000c"), make([]byte, 16)), 0, NotIP, Packet{}},
+		{"SLL, no address: a tunnel's interface", LinkSLL, join(x("0000 fffe 0000 0000000000000000 0800"), tcp4), 0, Decoded, noMAC(wantTCP4)},
+		{"SLL, address of 8 bytes: Infiniband's interface", LinkSLL, join(x("0000 0020 0008 0102030405060708 0800"), tcp4), 0, Decoded, noMAC(wantTCP4)},
 		{"SLL cut", LinkSLL, make([]byte, 15), 100, Truncated, Packet{}},
 		{"SLL2", LinkSLL2, join(x("86dd 0000 00000002 0001 00 06 020000000001 0000"), tcp6), 0, Decoded, wantTCP6},
-		{"SLL2, ARP", LinkSLL2, join(x("0806 0000 00000002 0001 00 06 020000000001 0000"), make([]byte, 28)), 0, ARP, Packet{}},
+		{"SLL2, ARP", LinkSLL2, join(x("0806 0000 00000002 0001 00 06 020000000001 0000"), arpRequest), 0, ARP, Packet{ARP: arpWant}},
 		{"raw IPv4", LinkRaw, tcp4, 0, Decoded, wantTCP4},
 		{"raw IPv6", LinkRaw, tcp6, 0, Decoded, wantTCP6},
 		{"raw, version 0", LinkRaw, make([]byte, 40), 0, BadHeader, Packet{}},
@@ -289,7 +322,7 @@ func TestDecode(t *testing.T) {
 	var p Packet
 	for _, c := range append(decodeCases(), tunnelCases()...) {
 		t.Run(c.name, func(t *testing.T) {
-			f := Frame{Data: c.data, Time: 42, WireLen: max(c.wire, len(c.data)), Link: c.link}
+			f := Frame{Data: c.data, Time: 42, WireLen: max(c.wire, len(c.data)), Link: c.link, Interface: 3}
 			var d Decoder
 			if got := d.Decode(&f, &p); got != c.out {
 				t.Fatalf("outcome %v, want %v", got, c.out)
@@ -297,9 +330,9 @@ func TestDecode(t *testing.T) {
 			if d.Counts[c.out] != 1 {
 				t.Errorf("counts %v", d.Counts)
 			}
-			if c.out.HasPacket() {
-				got, want := p, c.want
-				want.Time, want.WireLen = 42, f.WireLen
+			if c.out.HasPacket() || c.out == ARP {
+				got, want := p, addressed(c.link, c.want)
+				want.Time, want.WireLen, want.Interface = 42, f.WireLen, 3
 				if !bytes.Equal(got.Payload, want.Payload) {
 					t.Errorf("payload %q, want %q", got.Payload, want.Payload)
 				}

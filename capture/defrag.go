@@ -178,6 +178,7 @@ func (d *Decoder) whole(g *datagram, o Outcome, p *Packet) Outcome {
 	headless := g.headless
 	q := Packet{
 		Time: p.Time, WireLen: p.WireLen, VLAN: p.VLAN, Src: p.Src, Dst: p.Dst, Version: p.Version, TTL: p.TTL,
+		Interface: p.Interface, SrcMAC: p.SrcMAC, DstMAC: p.DstMAC,
 		Tunnel: p.Tunnel, TunnelID: p.TunnelID, OuterSrc: p.OuterSrc, OuterDst: p.OuterDst, Tunnels: p.Tunnels,
 	}
 	f.level++

@@ -64,6 +64,8 @@ type reference struct {
 	vlan             uint16
 	fragID           uint32
 	more             bool
+	srcMAC, dstMAC   MAC // of the frame
+	arp              *ARPMessage
 	panicked         bool // in any layer; the layers before it stand
 }
 
@@ -100,6 +102,9 @@ func refer(f *Frame, defrag *ip4defrag.IPv4Defragmenter) (r reference) {
 	if e := packet.ErrorLayer(); e != nil {
 		fail, ok := e.(*gopacket.DecodeFailure)
 		r.panicked = ok && fail.Dump() != ""
+	}
+	if all := packet.Layers(); len(all) > 0 {
+		r.addressed(all[0])
 	}
 	before := 0 // octets of the layers so far
 	left := 0   // octets of the IP payload by its length field
@@ -153,6 +158,10 @@ func refer(f *Frame, defrag *ip4defrag.IPv4Defragmenter) (r reference) {
 			return r
 		case *layers.UDP:
 			r.ports(uint16(l.SrcPort), uint16(l.DstPort), l.Payload, int(l.Length)-8)
+		case *layers.ARP:
+			if !r.ip && l.AddrType == layers.LinkTypeEthernet && l.Protocol == layers.EthernetTypeIPv4 {
+				r.arp = &ARPMessage{l.Operation, MAC(l.SourceHwAddress), MAC(l.DstHwAddress), addr(l.SourceProtAddress), addr(l.DstProtAddress)}
+			}
 		case *layers.GRE:
 			r.tunnel = TunnelGRE
 		case *layers.GTPv1U:
@@ -189,6 +198,18 @@ func refer(f *Frame, defrag *ip4defrag.IPv4Defragmenter) (r reference) {
 	return r
 }
 
+// addressed takes the hardware addresses of a link layer.
+func (r *reference) addressed(link gopacket.Layer) {
+	switch l := link.(type) {
+	case *layers.Ethernet:
+		r.srcMAC, r.dstMAC = MAC(l.SrcMAC), MAC(l.DstMAC)
+	case *layers.LinuxSLL:
+		if l.AddrLen == 6 {
+			r.srcMAC = MAC(l.Addr)
+		}
+	}
+}
+
 func addr(ip []byte) Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return AddrFrom(a)
@@ -204,7 +225,7 @@ func (r *reference) enter(kind TunnelKind) {
 		r.tunnel = kind
 	}
 	outer := *r
-	*r = reference{tunnels: r.tunnels + 1, tunnel: r.tunnel, outer: &outer, vlan: r.vlan, panicked: r.panicked}
+	*r = reference{tunnels: r.tunnels + 1, tunnel: r.tunnel, outer: &outer, vlan: r.vlan, srcMAC: r.srcMAC, dstMAC: r.dstMAC, panicked: r.panicked}
 }
 
 // transportless reports whether IP follows IP directly.
@@ -224,6 +245,10 @@ func (r *reference) differs(o Outcome, p *Packet) string {
 	switch {
 	case r.ip != o.HasPacket():
 		return "packet"
+	case (r.ip || r.arp != nil) && !r.whole && (r.srcMAC != p.SrcMAC || r.dstMAC != p.DstMAC):
+		return "hardware address"
+	case (r.arp != nil) != (p.ARP != nil) || r.arp != nil && *r.arp != *p.ARP:
+		return "ARP"
 	case !r.ip:
 		return ""
 	case r.tunnels != p.Tunnels:
@@ -322,6 +347,9 @@ func TestDecodeAgainstGopacket(t *testing.T) {
 			}
 			if p.Tunnels > 0 && o.HasPacket() {
 				count["tunnelled: "+p.Tunnel.String()]++
+			}
+			if r.arp != nil {
+				count["ARP"]++
 			}
 			if r.whole {
 				count["put together by both"]++

@@ -40,6 +40,9 @@ func check(t *testing.T, f *Frame, d *Decoder, p *Packet, o Outcome) {
 	if o >= NumOutcomes {
 		t.Fatalf("outcome %d", o)
 	}
+	if a := p.ARP; a != nil && (o != ARP || a.Op == 0 || p.Version != 0 || !a.Sender.Netip().Is4() || !a.Target.Netip().Is4()) {
+		t.Fatalf("%v with %+v", o, *a)
+	}
 	if !o.HasPacket() {
 		return
 	}

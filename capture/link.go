@@ -87,6 +87,9 @@ func (d *Decoder) ethernet(b []byte, n int, p *Packet) Outcome {
 	if len(b) < 14 {
 		return short(n, 14)
 	}
+	if p.Tunnels == 0 {
+		p.DstMAC, p.SrcMAC = MAC(b), MAC(b[6:])
+	}
 	return d.etherType(binary.BigEndian.Uint16(b[12:]), b[14:], n-14, p)
 }
 
@@ -99,7 +102,7 @@ func (d *Decoder) etherType(typ uint16, b []byte, n int, p *Packet) Outcome {
 		case etherIPv6:
 			return d.ipv6(b, n, p)
 		case etherARP:
-			return ARP
+			return d.arp(b, n, p)
 		case etherMPLS, etherMPLSUp:
 			return d.mpls(b, n, p)
 		case etherPPPoE:
@@ -188,12 +191,16 @@ func (d *Decoder) llc(size int, b []byte, n int, p *Packet) Outcome {
 	return d.etherType(typ, b[8:], n-8, p)
 }
 
-// sll decodes Linux "cooked" frames, whose protocol is at octet at of size.
-func (d *Decoder) sll(at, size int, b []byte, n int, p *Packet) Outcome {
+// sll decodes Linux "cooked" frames with a header of size bytes. The protocol is at
+// byte at, the length of the source address at byte from, the address behind it.
+func (d *Decoder) sll(at, from, size int, b []byte, n int, p *Packet) Outcome {
 	if len(b) < size {
 		return short(n, size)
 	}
 	typ := binary.BigEndian.Uint16(b[at:])
+	if b[from] == byte(len(p.SrcMAC)) {
+		p.SrcMAC = MAC(b[from+1:])
+	}
 	b, n = b[size:], n-size
 	switch {
 	case typ >= etherMin:

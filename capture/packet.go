@@ -2,7 +2,10 @@
 // and network interfaces and decodes their headers into one flat Packet.
 package capture
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // LinkType is the link-layer header type of a frame, numbered as in the
 // tcpdump.org registry of LINKTYPE values.
@@ -71,10 +74,19 @@ const (
 	CWR
 )
 
+// MAC is a 48-bit hardware address (EUI-48).
+type MAC [6]byte
+
+func (m MAC) String() string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
+
 // Packet is one decoded packet, the innermost if it came by tunnels. Decode
 // overwrites every field, so one Packet is reused for all the frames of a source;
 // Payload points into the frame, or into the datagram that its decoder
-// reassembled, and is valid until the next frame is read or decoded.
+// reassembled, and is valid until the next frame is read or decoded, as ARP is.
+//
+// The fields are in an order without gaps: 64 bytes more made a decode 9 % slower.
 type Packet struct {
 	Time int64 // nanoseconds since the Unix epoch
 	// WireLen counts the octets of the frame on the wire. WireLen and PayloadLen of
@@ -82,16 +94,22 @@ type Packet struct {
 	// octets than it has.
 	WireLen int
 
+	Interface int32 // of the frame
+	// SrcMAC and DstMAC are those of the frame itself, not of one inside a tunnel.
+	// They are zero where the link has none; cooked links have only a source.
+	SrcMAC, DstMAC MAC
+
 	Src, Dst         Addr
 	SrcPort, DstPort uint16 // TCP, UDP, SCTP and their fragments; 0 for the rest
-	Version          uint8  // 4 or 6
+	Version          uint8  // 4 or 6; 0 of ARP, which is no IP packet
 	Proto            uint8  // IP protocol of the payload, past all extension headers
 	TTL              uint8  // or hop limit
-	VLAN             uint16 // of the frame itself, outermost VLAN identifier, 0 when untagged
 
 	Flags    uint8  // TCP
 	Seq, Ack uint32 // TCP
 	Window   uint16 // TCP, as sent, unscaled
+
+	VLAN uint16 // of the frame itself, outermost VLAN identifier, 0 when untagged
 
 	ICMPType, ICMPCode uint8  // ICMP and ICMPv6
 	ICMPID             uint16 // of echo requests and replies
@@ -100,24 +118,14 @@ type Packet struct {
 	Quoted   Quote
 	HasQuote bool
 
-	// PayloadLen counts the octets behind the transport header on the wire: by
-	// the length in the IP header, so without Ethernet padding and whatever
-	// the capture cut off.
-	PayloadLen int
-	Payload    []byte // the captured part of it
-
-	Fragment       bool   // any fragment of a larger datagram
-	FragmentOffset uint16 // octets from the start of the datagram; 0 for the first
-	FragmentLen    int    // octets of the datagram that it carries
-	MoreFragments  bool
-	FragmentID     uint32
+	Fragment      bool // any fragment of a larger datagram
+	MoreFragments bool
 	// WrongFragment marks one with a wrong header checksum or an impossible
 	// offset, or that overlaps another without being its duplicate.
-	WrongFragment bool
-	// Whole is the payload of the reassembled datagram, at most 65,535 octets,
-	// in the packet of the fragment that completed it; else nil. If no fragment
-	// had the whole transport header, what is in it is here, too.
-	Whole []byte
+	WrongFragment  bool
+	FragmentID     uint32
+	FragmentLen    int    // octets of the datagram that it carries
+	FragmentOffset uint16 // octets from the start of the datagram; 0 for the first
 
 	// Tunnel, TunnelID and OuterSrc and OuterDst (the addresses of its IP
 	// header) are those of the innermost tunnel whose TunnelID is not 0, else of
@@ -125,9 +133,28 @@ type Packet struct {
 	// both directions; a TEID belongs to one, as a GRE key may, and so cannot be
 	// part of a connection's key.
 	Tunnel             TunnelKind
+	Tunnels            uint8 // tunnels peeled, at most 4
 	TunnelID           uint32
 	OuterSrc, OuterDst Addr
-	Tunnels            uint8 // tunnels peeled, at most 4
+
+	// PayloadLen counts the octets behind the transport header on the wire: by
+	// the length in the IP header, so without Ethernet padding and whatever
+	// the capture cut off.
+	PayloadLen int
+	Payload    []byte // the captured part of it
+	// Whole is the payload of the reassembled datagram, at most 65,535 octets,
+	// in the packet of the fragment that completed it; else nil. If no fragment
+	// had the whole transport header, what is in it is here, too.
+	Whole []byte
+
+	ARP *ARPMessage // nil unless the packet is one
+}
+
+// ARPMessage is an ARP message of IPv4 over Ethernet (RFC 826).
+type ARPMessage struct {
+	Op                   uint16 // 1 request, 2 reply; never 0
+	SenderMAC, TargetMAC MAC
+	Sender, Target       Addr
 }
 
 // Quote is the start of the packet that an ICMP error returns to its sender.
@@ -140,7 +167,7 @@ type Quote struct {
 }
 
 // Outcome says what became of a frame. Decoded, LaterFragment and OtherTransport
-// leave a valid Packet; every outcome is counted.
+// leave a valid Packet, ARP leaves one without an IP header; every outcome is counted.
 type Outcome uint8
 
 const (
@@ -148,7 +175,7 @@ const (
 	LaterFragment                  // IP fragment without a whole transport header, its ports known
 	OtherTransport                 // IP with another payload: no ports
 	OrphanFragment                 // later fragment whose first did not come before it
-	ARP                            // counted, not decoded
+	ARP                            // Packet.ARP holds it, if it is of IPv4 over Ethernet
 	NotIP                          // another EtherType, or LLC
 	Truncated                      // the capture ends before the headers do, the wire did not
 	BadLength                      // a header states a length that cannot be
@@ -157,5 +184,6 @@ const (
 	NumOutcomes
 )
 
-// HasPacket reports whether Decode left a valid Packet.
+// HasPacket reports whether Decode left a valid IP packet. An ARP message is none: who
+// wants it looks at Packet.ARP.
 func (o Outcome) HasPacket() bool { return o <= OtherTransport }

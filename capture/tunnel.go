@@ -100,6 +100,7 @@ func (d *Decoder) enter(kind TunnelKind, id uint32, typ uint16, b []byte, n int,
 	outer := *p
 	*p = Packet{
 		Time: outer.Time, WireLen: outer.WireLen, VLAN: outer.VLAN, Tunnels: outer.Tunnels + 1,
+		Interface: outer.Interface, SrcMAC: outer.SrcMAC, DstMAC: outer.DstMAC,
 		Tunnel: kind, TunnelID: id, OuterSrc: outer.Src, OuterDst: outer.Dst,
 	}
 	if id == 0 && outer.TunnelID != 0 {

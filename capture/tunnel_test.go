@@ -214,3 +214,38 @@ func TestTooDeep(t *testing.T) {
 		}
 	}
 }
+
+// TestHardwareAddresses checks that a packet has the addresses of its own frame, not of
+// one that a tunnel carries, nor of an earlier fragment.
+func TestHardwareAddresses(t *testing.T) {
+	inner := func(typ int, payload []byte) []byte {
+		return at(etherFrame(typ, payload), 0, 0xee, 1, 2, 3, 4, 5, 0xee, 6, 7, 8, 9, 10)
+	}
+	carried := udpTo(portVXLAN, vxlanFrame(42, inner(0x0800, ip4Packet(ProtoTCP, nil, tcpSegment(SYN, "hello")))))
+	arp := x("0001 0800 06 04 0001 020000000002 0a000001 000000000000 0a000002")
+	first := at(etherFrame(0x0800, frag4More(7, 0, 24, true, ProtoUDP, carried)), 0, 0xdd)
+	last := etherFrame(0x0800, frag4More(7, 24, len(carried), false, ProtoUDP, carried))
+	for _, c := range []struct {
+		name    string
+		frames  [][]byte
+		tunnels uint8
+	}{
+		{"in VXLAN", [][]byte{etherFrame(0x0800, outer4(ProtoUDP, carried))}, 1},
+		{"in fragments of VXLAN", [][]byte{first, last}, 1},
+		{"ARP in VXLAN is the tunnel's", [][]byte{etherFrame(0x0800, outer4(ProtoUDP, udpTo(portVXLAN, vxlanFrame(42, inner(0x0806, arp)))))}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var d Decoder
+			var p Packet
+			for _, b := range c.frames {
+				d.Decode(&Frame{Data: b, WireLen: len(b), Link: LinkEthernet, Interface: 3}, &p)
+			}
+			if p.Tunnels != c.tunnels || p.Interface != 3 || p.ARP != nil {
+				t.Errorf("%d tunnels, interface %d, %+v", p.Tunnels, p.Interface, p.ARP)
+			}
+			if p.SrcMAC != (MAC{2, 0, 0, 0, 0, 2}) || p.DstMAC != (MAC{2, 0, 0, 0, 0, 1}) {
+				t.Errorf("from %v to %v", p.SrcMAC, p.DstMAC)
+			}
+		})
+	}
+}

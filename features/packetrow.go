@@ -277,6 +277,9 @@ func (t *PacketTracker) Open() int { return t.sources.table.len() }
 // Add makes the row of one packet. A packet earlier than the one before it gets
 // the time of that; when it is earlier by more than StepBack, time begins anew.
 func (t *PacketTracker) Add(p *capture.Packet) {
+	if p.ARP != nil {
+		return // no IP packet
+	}
 	now := min(max(p.Time, -maxTime), maxTime)
 	if now < t.now-t.back {
 		t.Flush()

@@ -319,6 +319,9 @@ func (t *Tracker) Open() int { return t.conns.len() }
 
 // Add takes one packet, after the rows that were due before it.
 func (t *Tracker) Add(p *capture.Packet) {
+	if p.ARP != nil {
+		return // no IP packet
+	}
 	t.Tick(p.Time)
 	src, dst := end{p.Src, p.SrcPort}, end{p.Dst, p.DstPort}
 	if isICMP(p.Proto) {

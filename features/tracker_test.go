@@ -642,3 +642,18 @@ func TestMemory(t *testing.T) {
 		runtime.KeepAlive(tr)
 	}
 }
+
+// TestARP checks that an ARP message makes no row and moves no clock.
+func TestARP(t *testing.T) {
+	p := capture.Packet{Time: 1e12, ARP: &capture.ARPMessage{Op: 1}}
+	rows := 0
+	tr := newTracker(t, Config{Columns: allColumns()}, func(*Row) { rows++ })
+	tr.Add(&p)
+	tr.Flush()
+	packets := newPacketTracker(t, Config{Columns: packetColumns()}, func(*Row) { rows++ })
+	packets.Add(&p)
+	packets.Flush()
+	if rows > 0 || tr.Stats().Connections > 0 || tr.now == p.Time {
+		t.Errorf("%d rows, %+v", rows, tr.Stats())
+	}
+}

@@ -173,7 +173,7 @@ func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 		var stats detect.Stats
 		err := readCapture(ctx, name, std, x.quiet, func(src capture.Source) error {
 			return capture.Read(ctx, src, &decoder, func(f *capture.Frame, p *capture.Packet, o capture.Outcome) error {
-				if stats.Frames++; o.HasPacket() {
+				if stats.Frames++; o.HasPacket() || p.ARP != nil {
 					t.Add(p)
 				} else if o == capture.UnsupportedLink {
 					stats.Links = append(stats.Links[:0], f.Link)

@@ -290,7 +290,7 @@ func (d *Detector) take(f *capture.Frame, p *capture.Packet, o capture.Outcome) 
 	s.Octets += uint64(f.WireLen)
 	s.First, s.Last = min(s.First, f.Time), max(s.Last, f.Time)
 	switch {
-	case o.HasPacket():
+	case o.HasPacket() || p.ARP != nil:
 		if !p.Fragment && p.PayloadLen > len(p.Payload) {
 			s.Cut++
 		}
