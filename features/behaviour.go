@@ -252,7 +252,9 @@ func (b *behaviour) measure(c *conn, now int64, failed, first bool) (v behaviour
 	victim.turn(now)
 	if first {
 		port := HashPort(k.port)
-		source.add(HashAddr(k.dst), port, failed)
+		if !c.unsure { // it accuses nobody
+			source.add(HashAddr(k.dst), port, failed)
+		}
 		victim.add(HashAddr(k.src), port, failed)
 		pair.add(c.start)
 	}
@@ -276,8 +278,8 @@ func behave(name, unit, doc string, value func(*behaviourView) float64) Feature 
 }
 
 var behaviourGroup = func() (all []Feature) {
-	for side, role := range []struct{ prefix, of, peers string }{
-		{"src_", "the source", "destinations"}, {"victim_", "the destination", "sources"},
+	for side, role := range []struct{ prefix, of, peers, but string }{
+		{"src_", "the source", "destinations", "; those whose client is not sure do not count"}, {"victim_", "the destination", "sources", ""},
 	} {
 		view := func(v *behaviourView) *hostView {
 			if side == 0 {
@@ -294,9 +296,9 @@ var behaviourGroup = func() (all []Feature) {
 				func(h *hostView) float64 { return h.peers[k] })
 			one("ports_"+span, "count", "distinct responder ports (ICMP: types) of "+role.of+"'s connections "+within+", likewise",
 				func(h *hostView) float64 { return h.ports[k] })
-			one("connections_"+span, "count", role.of+"'s connections, each counted with its first row and weighted by e^(-age/"+span+")",
+			one("connections_"+span, "count", role.of+"'s connections, each counted with its first row and weighted by e^(-age/"+span+")"+role.but,
 				func(h *hostView) float64 { return h.connections[k] })
-			one("failed_share_"+span, "share", "share of connections_"+span+" that was refused or not answered",
+			one("failed_share_"+span, "share", "share of connections_"+span+" that was refused or not answered, UDP and pings within 1 s",
 				func(h *hostView) float64 { return h.failedShare[k] })
 		}
 		one("new_peer_rate", "1/s", role.peers+" of "+role.of+"'s connections that it had none with in the last 5 to 10 min, weighted by e^(-age/60s) (estimate), / 60 s",

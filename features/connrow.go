@@ -72,6 +72,13 @@ func (r *rower) packet(i int32, c *conn, p *capture.Packet, side int, now int64,
 	}
 }
 
+// swap gives each side of connection i what the groups keep of the other one.
+func (r *rower) swap(i int32) {
+	for _, f := range r.followers {
+		f.swap(i)
+	}
+}
+
 // row makes the row of c at the given time. It is valid until the next call.
 func (r *rower) row(i int32, c *conn, time int64, ended bool) *Row {
 	s := &r.sample
@@ -90,6 +97,7 @@ func (r *rower) row(i int32, c *conn, time int64, ended bool) *Row {
 	o := &r.out
 	o.Time, o.Start, o.End, o.Ended = time, c.start, c.last, ended
 	o.Src, o.Dst, o.Proto, o.Flag = c.addr(originator), c.addr(responder), c.key.proto, s.flag
+	o.Role, o.Unsure = c.role, c.unsure
 	o.SrcPort, o.DstPort, o.ICMPType, o.ICMPCode = 0, 0, c.icmpType, c.icmpCode
 	if !c.isICMP() {
 		o.SrcPort, o.DstPort = c.port(originator), c.port(responder)
@@ -100,7 +108,8 @@ func (r *rower) row(i int32, c *conn, time int64, ended bool) *Row {
 		o.TunnelID, o.OuterSrc, o.OuterDst = w.id, w.src, w.dst
 	}
 	o.Refused = s.flag == S0 || s.flag == REJ || s.flag == RSTOS0 || s.flag == SH ||
-		c.icmpErrors > 0 && c.dir[responder].payload == 0 && !c.dir[responder].sequenced
+		c.icmpErrors > 0 && c.dir[responder].payload == 0 && !c.dir[responder].sequenced ||
+		c.unanswered(time)
 	for side := range c.dir {
 		d := &c.dir[side]
 		o.Packets[side], o.Octets[side] = uint64(d.packets), d.wire

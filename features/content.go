@@ -98,6 +98,9 @@ func (g *contents) packet(i int32, c *conn, p *capture.Packet, side int, _ int64
 	}
 }
 
+// swap begins anew: the dialogue was read as if the client served.
+func (g *contents) swap(i int32) { g.conns.begin(i) }
+
 func (g *contents) row(i int32, _ *conn, _ *sample) { g.current = g.conns.at(i) }
 
 // contentLimit is how many octets of each direction are read.

@@ -50,20 +50,22 @@ func newDNS() *dns {
 
 func (d *dns) begin(i int32) { d.conns.begin(i) }
 
-func (d *dns) packet(i int32, c *conn, p *capture.Packet, side int, now int64, _ int) {
-	if p.Proto == capture.ProtoUDP && c.port(responder) == portDNS {
-		client := c.addr(originator)
-		d.add(p, i, &client, side, now)
+func (d *dns) packet(i int32, _ *conn, p *capture.Packet, _ int, now int64, _ int) {
+	if p.Proto == capture.ProtoUDP && (p.SrcPort == portDNS || p.DstPort == portDNS) {
+		d.add(p, i, now)
 	}
 }
+
+// swap has nothing to do: queries and responses tell the client.
+func (d *dns) swap(int32) {}
 
 func (d *dns) row(i int32, c *conn, s *sample) {
 	client := c.addr(originator)
 	d.current = d.view(i, &client, s.time)
 }
 
-// add takes a packet of connection i, whose originator is client.
-func (d *dns) add(p *capture.Packet, i int32, client *capture.Addr, side int, now int64) {
+// add takes a packet of connection i, from or to the port of DNS.
+func (d *dns) add(p *capture.Packet, i int32, now int64) {
 	message, size := p.Payload, p.PayloadLen
 	if p.Whole != nil {
 		message, size = p.Whole, len(p.Whole)
@@ -71,7 +73,11 @@ func (d *dns) add(p *capture.Packet, i int32, client *capture.Addr, side int, no
 		return // the message comes whole with its last fragment
 	}
 	response, code, ok := dnsHeader(message)
-	if !ok || response != (side == responder) {
+	client := &p.Src
+	if response {
+		client = &p.Dst
+	}
+	if !ok || response && p.SrcPort != portDNS || !response && p.DstPort != portDNS {
 		return
 	}
 	s := d.conns.at(i)

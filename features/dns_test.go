@@ -170,9 +170,8 @@ func TestDNSForgets(t *testing.T) {
 	d.conns.begin(0)
 	for i := range 2 * maxParents {
 		p := dnsPacket(0, false, dnsMessage(query, "www.d"+string(rune('a'+i%26))+string(rune('a'+i/26%26))+string(rune('a'+i/676))+".com"))
-		a := client
-		a[13], a[14] = byte(i>>8), byte(i)
-		d.add(&p, 0, &a, originator, epoch)
+		p.Src[13], p.Src[14] = byte(i>>8), byte(i)
+		d.add(&p, 0, epoch)
 	}
 	if n, m := d.sources.table.len(), d.parents.table.len(); n != maxParents || m != maxParents || d.parents.evicted != maxParents {
 		t.Errorf("%d sources, %d parents, %d evicted", n, m, d.parents.evicted)
@@ -190,10 +189,10 @@ func FuzzDNS(f *testing.F) {
 	d := newDNS()
 	d.conns.begin(0)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p := capture.Packet{Proto: capture.ProtoUDP, Payload: b, PayloadLen: len(b)}
-		for side := range 2 {
-			d.add(&p, 0, &client, side, epoch)
-		}
+		p := capture.Packet{Proto: capture.ProtoUDP, Src: client, DstPort: portDNS, Payload: b, PayloadLen: len(b)}
+		d.add(&p, 0, epoch)
+		p.Src, p.Dst, p.SrcPort, p.DstPort = server, client, portDNS, 0
+		d.add(&p, 0, epoch)
 		v := d.view(0, &client, epoch)
 		if v.length > 253 || !(v.entropy >= 0 && v.entropy <= 8) || !(v.names >= 0) || !(v.nxdomainShare >= 0 && v.nxdomainShare <= 1) {
 			t.Fatalf("%+v", v)

@@ -18,25 +18,52 @@ func flowOf(s *sample) *flowState { return s.groups[flowKind.slot].(*flows).curr
 
 // flowState is what the flow group keeps of one connection. It holds no pointers.
 type flowState struct {
-	side      [2]flowSide
-	syn       int64          // ns, the last SYN before its answer
-	answer    float32        // s from it
-	handshake float32        // s from it
-	sizes     [headLen]int16 // payloads, negative from the responder
-	tail      int32          // index+1 of the sizes behind them, 0 for none
-	packets   uint8          // of which the size is kept
-	phase     handshake
+	side     [2]flowSide
+	syn      int64          // ns, the last SYN before its answer
+	answered int64          // ns, the SYN-ACK
+	acked    int64          // ns, its acknowledgement
+	sizes    [headLen]int16 // payloads, negative from the responder
+	tail     int32          // index+1 of the sizes behind them, 0 for none
+	packets  uint8          // of which the size is kept
+	shaken   handshake
 }
 
-// handshake is how far the opening of a TCP connection has come.
+// handshake says which of a TCP connection's opening packets were seen, in any order.
 type handshake uint8
 
 const (
-	noSYN handshake = iota
-	sentSYN
-	answered
-	shaken
+	sentSYN handshake = 1 << iota
+	sentAnswer
+	sentAck
+	allShaken = sentSYN | sentAnswer | sentAck
 )
+
+// open takes a TCP packet of the given side, whose time is at.
+func (c *flowState) open(p *capture.Packet, side int, at int64) {
+	switch flags := p.Flags & (capture.SYN | capture.ACK | capture.RST); {
+	case side == originator && flags == capture.SYN:
+		if c.shaken&sentAnswer == 0 || c.shaken&sentSYN == 0 && at <= c.answered {
+			c.syn = at
+			c.shaken |= sentSYN
+		}
+	case side == responder && flags == capture.SYN|capture.ACK && c.shaken&sentAnswer == 0:
+		c.answered = at
+		if c.shaken |= sentAnswer; c.acked < at { // what came before acknowledges something else
+			c.shaken &^= sentAck
+		}
+	case side == originator && flags == capture.ACK && c.shaken&sentAck == 0:
+		c.acked = at
+		c.shaken |= sentAck
+	}
+}
+
+// since returns the seconds from the SYN to time, 0 unless all of need were seen in order.
+func (c *flowState) since(need handshake, time int64) float64 {
+	if c.shaken&need != need || time < c.syn {
+		return 0
+	}
+	return float64(time-c.syn) / 1e9
+}
 
 // flowSide is one direction of it.
 type flowSide struct {
@@ -106,17 +133,29 @@ func (f *flows) packet(i int32, _ *conn, p *capture.Packet, side int, now int64,
 		c.packets++
 	}
 	c.side[side].add(p, now)
-	if c.phase == shaken || !hasTCP(p) {
-		return
+	at := max(min(p.Time, now), -maxTime) // earlier than now if it was stored late
+	if at < c.side[side].first {
+		c.side[side].first = at
 	}
-	switch flags := p.Flags & (capture.SYN | capture.ACK | capture.RST); {
-	case side == originator && flags == capture.SYN && c.phase <= sentSYN:
-		c.syn, c.phase = now, sentSYN
-	case side == responder && flags == capture.SYN|capture.ACK && c.phase == sentSYN:
-		c.answer, c.phase = float32(float64(now-c.syn)/1e9), answered
-	case side == originator && flags == capture.ACK && c.phase == answered:
-		c.handshake, c.phase = float32(float64(now-c.syn)/1e9), shaken
+	if c.shaken != allShaken && hasTCP(p) {
+		c.open(p, side, at)
 	}
+}
+
+// swap gives each side of connection i what the other one has sent.
+func (f *flows) swap(i int32) {
+	c := f.conns.at(i)
+	c.side[0], c.side[1] = c.side[1], c.side[0]
+	for k := range c.sizes {
+		c.sizes[k] = -c.sizes[k]
+	}
+	if c.tail > 0 {
+		t := f.tails.at(c.tail - 1)
+		for k := range t.sizes {
+			t.sizes[k] = -t.sizes[k]
+		}
+	}
+	c.shaken = 0
 }
 
 // hasTCP reports whether p comes with a TCP header.
@@ -286,8 +325,8 @@ func flow(name, unit, doc string, value func(*sample) float64) Feature {
 var flowGroup = func() (all []Feature) {
 	all = append(all,
 		flow("flow_duration", "s", "last packet minus first packet, to the nanosecond, both directions", func(s *sample) float64 { return flowOf(s).seconds() }),
-		flow("handshake_time", "s", "TCP: from the last SYN before the SYN-ACK to the originator's first ACK of it, the initial round trip time; 0 when not all three were seen", func(s *sample) float64 { return float64(flowOf(s).handshake) }),
-		flow("answer_time", "s", "TCP: from that SYN to the SYN-ACK; 0 when not both were seen", func(s *sample) float64 { return float64(flowOf(s).answer) }),
+		flow("handshake_time", "s", "TCP: from the last SYN before the SYN-ACK to the originator's first ACK of it, the initial round trip time; 0 when not all three were seen", func(s *sample) float64 { return flowOf(s).since(allShaken, flowOf(s).acked) }),
+		flow("answer_time", "s", "TCP: from that SYN to the SYN-ACK; 0 when not both were seen", func(s *sample) float64 { return flowOf(s).since(sentSYN|sentAnswer, flowOf(s).answered) }),
 		flow("packet_rate", "1/s", "packets of both directions / flow_duration; 0 when that is 0", func(s *sample) float64 {
 			f := flowOf(s)
 			return ratio(float64(f.side[0].packets+f.side[1].packets), f.seconds())

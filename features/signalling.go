@@ -180,4 +180,7 @@ func (g *signalling) packet(i int32, _ *conn, p *capture.Packet, side int, _ int
 	}
 }
 
+// swap has nothing to do: the protocol is the same.
+func (g *signalling) swap(int32) {}
+
 func (g *signalling) row(i int32, _ *conn, _ *sample) { g.current = g.states.at(i) }

@@ -85,6 +85,9 @@ func (g *rates) packet(i int32, _ *conn, p *capture.Packet, side int, now int64,
 	}
 }
 
+// swap begins anew: the peaks were those of the server.
+func (g *rates) swap(i int32) { g.peaks.begin(i) }
+
 // row takes the peaks, which begin anew.
 func (g *rates) row(i int32, _ *conn, _ *sample) {
 	peak := g.peaks.at(i)

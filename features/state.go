@@ -21,6 +21,8 @@ type follower interface {
 	// packet takes a packet that the given side of connection i sent, at now on the
 	// packet clock. Of its payload fresh octets were not sent before.
 	packet(i int32, c *conn, p *capture.Packet, side int, now int64, fresh int)
+	// swap makes the client of connection i its server: better evidence came.
+	swap(i int32)
 }
 
 // groupKind says how a group is made. Features name the one that they need.

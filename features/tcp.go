@@ -100,6 +100,25 @@ func (c *conn) flag() Flag {
 // closed reports whether c was ended by its peers.
 func (c *conn) closed() bool { return c.tcp&rstAny != 0 || c.tcp&finBoth == finBoth }
 
+// reused reports whether p, a SYN from the key's hi or lo, begins another connection on
+// the ports of c, and is none of c's that is stored late or sent again.
+func (c *conn) reused(p *capture.Packet, hi bool) bool {
+	if c.tcp&(sawSYN|sawAnswer) != 0 {
+		return c.closed() && p.Seq != c.isn
+	}
+	side := responder
+	if hi == c.hiFirst {
+		side = originator
+	}
+	// Before it is what its sender has sent since: all of it, less what is missing.
+	d := &c.dir[side]
+	first := d.next - uint32(d.payload) - d.missing
+	if c.tcp&(finOriginator<<side) != 0 {
+		first--
+	}
+	return c.sequenced() && p.Time >= c.start && !(d.sequenced && p.Seq+1 == first)
+}
+
 // track takes one TCP segment of the given side into the state of c and returns
 // the octets of payload that are new to it.
 func (c *conn) track(p *capture.Packet, side int) int {
@@ -112,9 +131,15 @@ func (c *conn) track(p *capture.Packet, side int) int {
 	case side == originator && p.Flags&(capture.SYN|capture.ACK) == capture.SYN:
 		if c.tcp&sawSYN == 0 {
 			c.isn = p.Seq
+			if c.said&(spoke<<responder) != 0 { // the SYN is stored after the rest
+				c.tcp |= sawAnswer | sawOriginAck
+			}
 		}
 		c.tcp |= sawSYN
 	case side == responder && p.Flags&capture.ACK != 0 && (p.Flags&capture.SYN != 0 || c.tcp&sawSYN != 0):
+		if c.tcp&(sawSYN|sawAnswer) == 0 {
+			c.isn = p.Ack - 1 // of the SYN, which is stored later or missing
+		}
 		c.tcp |= sawAnswer
 	case side == originator && c.tcp&sawAnswer != 0:
 		c.tcp |= sawOriginAck

@@ -45,7 +45,7 @@ func TestFlags(t *testing.T) {
 		{"OTH for Bro's RSTRH: SYN-ACK and RST of the responder", "0 < SA 900, .1 < RA 901", "client OTH 0 0 @2.1"},
 		{"OTH: SYN-ACK reflection, the victim resets", "0 < SA 900, .1 > R 1", "client OTH 0 0 @2.1"},
 		{"OTH: responder's side only", "0 < SA 900, .1 < PA 901+40, .2 < FA 941, .3 < RA 942", "client OTH 0 40 @2.3"},
-		{"OTH: from the middle", "0 < PA 5000+40, .1 > A 7000", "server ~OTH 40 0 @60, server OTH 40 0 @120.1"},
+		{"OTH: from the middle", "0 < PA 5000+40, .1 > A 7000", "client ~OTH 0 40 @60, client OTH 0 40 @120.1"},
 		{"OTH: ACK scan", "0 > A 1, .1 < R 5", "client OTH 0 0 @2.1"},
 		{"OTH: null scan", "0 > - 1, .1 < RA 0", "client OTH 0 0 @2.1"},
 		{"OTH: FIN scan of an open port", "0 > F 1, 1 > F 1", "client ~OTH 0 0 @60, client OTH 0 0 @121"},
@@ -53,7 +53,7 @@ func TestFlags(t *testing.T) {
 		{"OTH: both FINs from the middle", "0 > FA 5000, .1 < FA 7000, .2 > A 5001", "client OTH 0 0 @2.1"},
 
 		{"SYN-ACK seen before the SYN", "0 < SA 900, 0 > S 100, .2 > A 101, .3 > FA 101, .4 < FA 901", "client SF 0 0 @2.4"},
-		{"a new connection behind one from the middle", "0 < FA 5000, 9 > S 100, 9.1 < RA 0", "server OTH 0 0 @9, client REJ 0 0 @11.1"},
+		{"a new connection behind one from the middle", "0 < FA 5000, 9 > S 100, 9.1 < RA 0", "client OTH 0 0 @9, client REJ 0 0 @11.1"},
 		{"simultaneous open", "0 > S 100, .1 < S 900, .2 > SA 100, .3 < SA 900, .4 > FA 101, .5 < FA 901", "client SF 0 0 @2.5"},
 		{"port used again after close", handshake + ".3 > FA 101, .4 < FA 901, 1 > S 5000, 1.1 < RA 0",
 			"client SF 0 0 @1, client REJ 0 0 @3.1"},

@@ -115,6 +115,12 @@ type conn struct {
 	key        connKey
 	number     uint64 // Row's Connection
 	hiFirst    bool   // the originator is key.hi
+	firstHi    bool   // key.hi sent the first packet
+	role       Role
+	unsure     bool  // see Row
+	settled    bool  // role is that of the packets, and not just of the first
+	predates   bool  // may be older than the capture
+	said       uint8 // by its sides: see spoke and paid
 	class      class
 	tcp        uint16
 	isn        uint32
@@ -182,8 +188,12 @@ type Row struct {
 	Kind       RowKind
 	Time       int64 // ns since the Unix epoch, when the row was made, on the packet clock
 	Start, End int64 // ns, first and last packet of the connection
-	// Src is the initiator of the connection.
-	Src, Dst         capture.Addr
+	// Src is the client of the connection, by the evidence that Role names.
+	Src, Dst capture.Addr
+	Role     Role
+	// Unsure: the capture may have begun in the middle of the connection and its role is a
+	// guess, or the client was not seen to send anything. Such a row accuses nobody.
+	Unsure           bool
 	SrcPort, DstPort uint16 // 0 for ICMP
 	Proto            uint8  // IP protocol number
 	ICMPType         uint8  // of the packet that opened it
@@ -194,7 +204,9 @@ type Row struct {
 	TunnelID uint32
 	OuterSrc capture.Addr
 	OuterDst capture.Addr
-	Refused  bool // no answer, or one that refuses: S0, REJ, RSTOS0, SH, or ICMP unreachable only
+	// Refused: no answer, or one that refuses: S0, REJ, RSTOS0, SH, ICMP unreachable only,
+	// UDP or a ping without an answer for a second.
+	Refused bool
 	// Packets and Octets count frames on the wire since the connection's last
 	// row: from the initiator, from the responder.
 	Packets, Octets [2]uint64
@@ -247,6 +259,10 @@ type Stats struct {
 	Evicted     uint64 // connections ended early because the table was full
 	Rows        uint64
 	ClockSteps  uint64 // times that packet time ran back by more than Config.StepBack
+	// Roles counts the connections with a row by how their client was found, when they had
+	// their first row; Unsure those among them whose row said Unsure.
+	Roles  [NumRoles]uint64
+	Unsure uint64
 	// Forgotten are sources, victims, pairs of both and domains whose past the columns
 	// lost because a table of them was full. Above 7 a second it may be that of the
 	// last 10 min, and the columns then say too little.
@@ -261,6 +277,10 @@ func (s *Stats) Add(o Stats) {
 	s.Rows += o.Rows
 	s.ClockSteps += o.ClockSteps
 	s.Forgotten += o.Forgotten
+	for role, n := range o.Roles {
+		s.Roles[role] += n
+	}
+	s.Unsure += o.Unsure
 }
 
 // A Tracker is the Extractor of connections: it joins packets into them.
@@ -271,6 +291,7 @@ type Tracker struct {
 	back  int64 // ns, Config.StepBack
 	now   int64
 	due   int64 // no deadline is earlier
+	roles *roles
 	rows  rower
 	emit  func(*Row)
 	stats Stats
@@ -291,7 +312,7 @@ func newConnectionRows(cfg Config, columns []column, emit func(*Row)) (Extractor
 	if err != nil {
 		return nil, err
 	}
-	t := &Tracker{conns: newTable[connKey, conn](limit), early: int64(cfg.Early), back: back, rows: newRower(columns), emit: emit}
+	t := &Tracker{conns: newTable[connKey, conn](limit), early: int64(cfg.Early), back: back, roles: newRoles(), rows: newRower(columns), emit: emit}
 	for i := range t.lists {
 		t.lists[i] = list{-1, -1}
 	}
@@ -309,6 +330,7 @@ func stepBack(d time.Duration) (int64, error) {
 // Stats returns the counters so far.
 func (t *Tracker) Stats() Stats {
 	s := t.stats
+	s.Roles, s.Unsure = t.roles.counts, t.roles.unsure
 	s.Open = t.Open()
 	s.Forgotten = t.rows.forgotten()
 	return s
@@ -335,17 +357,28 @@ func (t *Tracker) Add(p *capture.Packet) {
 	hi := k.set(&src, &dst, p, p.Proto)
 	hash := hashKey(&k)
 	i := t.conns.find(&k, hash)
-	if i >= 0 && p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN {
-		// The ports are in use again, by a connection that is new.
-		if c := t.conns.at(i); c.closed() && p.Seq != c.isn || c.tcp&(sawSYN|sawAnswer) == 0 && c.sequenced() {
+	if i < 0 && p.Proto == capture.ProtoUDP {
+		if ghi, ok := t.roles.answers(&k, p, t.now); ok {
+			hi, hash = ghi, hashKey(&k)
+			i = t.conns.find(&k, hash)
+		}
+	}
+	if i >= 0 && p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.RST) == capture.SYN {
+		c := t.conns.at(i)
+		if p.Flags&capture.ACK == 0 && c.reused(p, hi) {
 			t.end(i, t.now)
 			i = -1
+		} else if c.role != RoleHandshake && c.handshake(p, hi) {
+			t.swap(i, c)
 		}
 	}
 	if i < 0 {
 		i = t.open(&k, hash, p, hi)
 	}
 	c := t.conns.at(i)
+	if p.Time < c.start { // stored after packets that it came before
+		c.start, c.firstHi = max(p.Time, -maxTime), hi
+	}
 	side := responder
 	if hi == c.hiFirst {
 		side = originator
@@ -354,6 +387,12 @@ func (t *Tracker) Add(p *capture.Packet) {
 		c.wrongFrags++
 	}
 	t.update(i, c, p, side)
+}
+
+// swap makes the client of connection i its server.
+func (t *Tracker) swap(i int32, c *conn) {
+	c.swap()
+	t.rows.swap(i)
 }
 
 // sequenced reports whether a TCP header of c was seen, and not just fragments.
@@ -423,9 +462,8 @@ func (t *Tracker) open(k *connKey, hash uint64, p *capture.Packet, hi bool) int3
 	c := t.conns.at(i)
 	c.key, c.start = *k, t.now
 	c.icmpType, c.icmpCode = p.ICMPType, p.ICMPCode
-	// The initiator sent the first packet, unless that is the answer to one.
-	answer := p.Proto == capture.ProtoTCP && p.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN|capture.ACK
-	c.hiFirst = hi != answer
+	c.firstHi = hi
+	t.roles.begin(c, p, hi, t.now)
 	c.class = numClasses
 	t.stats.Connections++
 	c.number = t.stats.Connections
@@ -442,6 +480,13 @@ func (t *Tracker) update(i int32, c *conn, p *capture.Packet, side int) {
 	d := &c.dir[side]
 	d.packets++
 	d.wire += uint64(p.WireLen)
+	if said := saying(p, side) &^ c.said; said != 0 {
+		c.said |= said
+		t.roles.said(c, side, said, t.now)
+	}
+	if c.role == RoleGroup && side == originator && p.Proto == capture.ProtoUDP {
+		t.roles.asked(c, t.now)
+	}
 	next, renew := datagram, true
 	fresh := p.PayloadLen // octets not seen before
 	switch {
@@ -531,6 +576,7 @@ func (t *Tracker) Tick(now int64) {
 // forgets the windows: what follows begins a new time.
 func (t *Tracker) Flush() {
 	t.expire(1<<63 - 1)
+	t.roles.reset()
 	t.rows.reset()
 	t.now = -maxTime
 }
@@ -583,11 +629,15 @@ func (t *Tracker) end(i int32, time int64) {
 		t.unlink(early, c)
 	}
 	t.row(i, c, time, true)
+	t.roles.keep(c)
 	t.conns.remove(i)
 }
 
 func (t *Tracker) row(i int32, c *conn, time int64, ended bool) {
 	t.stats.Rows++
+	if (!c.settled || c.unsure) && t.roles.settle(c, time) {
+		t.swap(i, c)
+	}
 	t.emit(t.rows.row(i, c, time, ended))
 }
 

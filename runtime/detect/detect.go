@@ -76,6 +76,7 @@ type Stats struct {
 	Features  features.Stats     // of the extractors of all kinds of rows together
 	Anomalous uint64             // rows
 	Incidents uint64
+	Unsure    uint64 // anomalous rows that accuse nobody, as nobody knows who began
 	Judged    uint64 // rows that were scored
 	Early     uint64 // incidents ended before their time, some unpublished, because too many were open
 	// Suppressed counts anomalous rows that a Suppression hid, by its place in
@@ -420,6 +421,10 @@ func (d *Detector) score() {
 		d.stats.Judged++
 		best := d.judge(r, models, scores)
 		if best < 0 {
+			continue
+		}
+		if r.Unsure && !d.incidents.crowded(r) {
+			d.stats.Unsure++
 			continue
 		}
 		d.stats.Anomalous++

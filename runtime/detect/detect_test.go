@@ -109,6 +109,33 @@ func phases(t *testing.T, s *traffic) []string {
 	return got
 }
 
+// TestUnsure: rows whose client nobody saw accuse nobody, but from 100 rows of eight
+// sources on they are a flood of their victim, which is who was sent to.
+func TestUnsure(t *testing.T) {
+	for _, tc := range []struct {
+		servers, each int
+		want          []string
+	}{
+		{7, 100, nil},
+		{90, 1, nil},
+		{20, 10, []string{"new: 20 sources flood 10.0.0.9: 101 connections to 101 ports", "end: 20 sources flood 10.0.0.9: 101 connections to 101 ports"}},
+	} {
+		s := &traffic{}
+		for k := range tc.servers * tc.each {
+			s.tcp(int64(k)*1000, fmt.Sprintf("198.51.100.%d", 1+k%tc.servers), "10.0.0.9", 443, uint16(1024+k), capture.SYN|capture.ACK)
+		}
+		var got []string
+		cfg := config(rule(func([]float32) float32 { return 1 }), func(e *Event) { got = append(got, e.Picket.Phase+": "+e.Message) })
+		stats := detect(t, cfg, s)
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%d servers: %q", tc.servers, got)
+		}
+		if stats.Unsure+stats.Anomalous != stats.Judged || stats.Anomalous > 0 != (tc.want != nil) {
+			t.Errorf("%d servers: %+v", tc.servers, stats)
+		}
+	}
+}
+
 func TestIncidents(t *testing.T) {
 	tests := []struct {
 		name string

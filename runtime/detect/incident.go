@@ -28,6 +28,8 @@ const (
 	// crowd is the number of sources from which the incidents of one victim
 	// become one.
 	crowd = 8
+	// maxUnsure bounds the victims of unsure rows that are counted at a time.
+	maxUnsure = 64
 	// maxIncidents bounds the incidents open at a time.
 	maxIncidents = 256
 	// maxNew bounds the incidents of a minute that are told of, of those with fewer and
@@ -111,11 +113,12 @@ type Incidents struct {
 	open     []*incident // in the order in which they opened
 	bySource map[capture.Addr]*incident
 	byVictim map[capture.Addr]*incident // the crowded ones
-	spray    *incident                  // nil while there is room
-	sprayers sprayers                   // of spray
-	minute   int64                      // of told
-	told     [2]int                     // new ones of that minute: few connections, many
-	next     int64                      // no event is due earlier
+	unsure   [maxUnsure]unsureVictim
+	spray    *incident // nil while there is room
+	sprayers sprayers  // of spray
+	minute   int64     // of told
+	told     [2]int    // new ones of that minute: few connections, many
+	next     int64     // no event is due earlier
 	total    uint64
 	early    uint64 // ended before their time, for want of room
 	sequence uint64
@@ -151,20 +154,69 @@ func (t *Incidents) swap(d *Detector, models []*scorer) {
 // join returns the incident that r belongs to, a new one if need be: that of its
 // source, or else that of the crowd around its victim.
 func (t *Incidents) join(r *features.Row) *incident {
-	if i := t.bySource[r.Src]; i != nil {
+	if i := t.bySource[r.Src]; i != nil && !r.Unsure {
 		return i
 	}
 	if i := t.byVictim[r.Dst]; i != nil {
 		return i
 	}
 	i := &incident{source: r.Src, victim: r.Dst, start: r.Start, end: r.End, opened: r.Time, lastRow: r.Time,
-		scores: make([]float64, len(t.models))}
+		crowded: r.Unsure, scores: make([]float64, len(t.models))}
 	t.open = append(t.open, i)
-	t.bySource[r.Src] = i
+	if i.crowded {
+		t.byVictim[r.Dst] = i
+	} else {
+		t.bySource[r.Src] = i
+	}
 	t.total++
 	t.next = min(t.next, t.due(i))
 	i.before = t.sprayers.least(i.sprayer())
+	if i.crowded {
+		return i
+	}
 	return t.gather(i)
+}
+
+// unsureVictim counts the anomalous rows towards one address whose sources nobody may
+// accuse, see features.Row.
+type unsureVictim struct {
+	addr    capture.Addr
+	rows    uint64
+	lastRow int64
+	sources features.Sketch
+}
+
+// crowded reports whether an unsure row belongs to a crowd of sources around a victim: to an
+// incident that there is, or, from manyConnections rows of a crowd on, to a new one. The
+// victim is who was sent to: of a row whose client was not seen to send anything, the client,
+// and the row's sides change their places.
+func (t *Incidents) crowded(r *features.Row) bool {
+	if r.Packets[0] == 0 {
+		r.Src, r.Dst, r.SrcPort, r.DstPort = r.Dst, r.Src, r.DstPort, r.SrcPort
+		r.Packets[0], r.Packets[1] = r.Packets[1], r.Packets[0]
+		r.Octets[0], r.Octets[1] = r.Octets[1], r.Octets[0]
+	}
+	if t.byVictim[r.Dst] != nil {
+		return true
+	}
+	v := &t.unsure[0]
+	for k := range t.unsure {
+		u := &t.unsure[k]
+		if u.addr == r.Dst && u.rows > 0 {
+			v = u
+			break
+		}
+		if u.lastRow < v.lastRow {
+			v = u
+		}
+	}
+	if v.addr != r.Dst || r.Time-v.lastRow > quietTime || r.Time < v.lastRow {
+		*v = unsureVictim{addr: r.Dst}
+	}
+	v.rows++
+	v.lastRow = r.Time
+	v.sources.Add(features.HashAddr(r.Src))
+	return v.rows >= manyConnections && v.sources.Count() >= crowd
 }
 
 // gather makes one incident of those around i's victim when they are a crowd.
@@ -446,7 +498,7 @@ func (t *Incidents) least() *incident {
 // another.
 func (d *Detector) makeRoom(r *features.Row) {
 	t := d.incidents
-	if len(t.open) < maxIncidents || t.bySource[r.Src] != nil || t.byVictim[r.Dst] != nil {
+	if len(t.open) < maxIncidents || t.bySource[r.Src] != nil && !r.Unsure || t.byVictim[r.Dst] != nil {
 		return
 	}
 	least := t.least()
