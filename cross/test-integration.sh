@@ -157,15 +157,15 @@ for target in "$@"; do
 		[ "$1" = "$(uname -m)" ] || cat "$3" >/proc/sys/fs/binfmt_misc/register
 		mount --rbind /proc "$2/proc"
 		mount --rbind /sys "$2/sys"
-		root=$2
-		run() { env -i PATH=/usr/bin:/usr/sbin chroot "$root" /usr/bin/picket "$@"; }
+		root=$2 cpu=$4
+		run() { env -i PATH=/usr/bin:/usr/sbin QEMU_CPU="$cpu" chroot "$root" /usr/bin/picket "$@"; }
 		run version
 		run model check captures-xgboost
 		run scan --json /testdata/scan.pcap.gz || [ $? -eq 1 ]
-	' test "$machine" "$root" "$register" >"$work/said" 2>"$work/stderr" || die "oci: $target: $(tail -n 5 "$work/said" "$work/stderr")"
+	' test "$machine" "$root" "$register" "$cpu" >"$work/said" 2>"$work/stderr" || die "oci: $target: $(tail -n 5 "$work/said" "$work/stderr")"
 	grep -q "^$program.*linux/$goarch" "$work/said" && grep -q ': good\.' "$work/said" && grep -q '"action":"incident-new"' "$work/said" ||
 		die "oci: $target says $(head -c 2000 "$work/said")"
-	pass "oci: $target: inspected by skopeo, unpacked by umoci, runs"
+	pass "oci: $target: inspected by skopeo, unpacked by umoci, runs$([ "$machine" = "$(uname -m)" ] || echo " on a processor like $cpu")"
 done
 
 # As docker run would with --network host --read-only --security-opt no-new-privileges --cap-drop ALL and --cap-add of
