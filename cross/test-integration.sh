@@ -567,7 +567,7 @@ for block in "$page"/[0-9][0-9].*; do
 	*.build) (cd "$page" && VERSION=$version ARCH=amd64 IMAGE=$IMAGE sh -e "$block" >"$work/said" 2>&1) || die "integrate.md: ${block##*/}: $(cat "$work/said")" ;;
 	*.subscriber)
 		wait_online
-		sh "$block" >"$page/events" 2>&1 &
+		sh -c "exec $(cat "$block")" >"$page/events" 2>&1 & # one process, so that it ends with this script
 		pids+=($!)
 		wait_for 'status online' "$page/events"
 		;;
