@@ -22,7 +22,8 @@ config=$root/etc/picket/picket.toml
 dpkg_in() {
 	local name=$1
 	shift
-	setsid dpkg --root="$root" --log=/dev/null --force-depends --force-architecture "$@" </dev/null >"$work/dpkg" 2>&1 || die "$name: dpkg $*: $(tail -n 5 "$work/dpkg")"
+	setsid dpkg --root="$root" --log=/dev/null --force-depends --force-architecture "$@" </dev/null >"$work/dpkg" 2>&1 ||
+		die "$name: dpkg $*: $(tail -n 5 "$work/dpkg")"
 }
 # deb VERSION CONFFILE: the new one as another version; without CONFFILE it has none.
 deb() {
@@ -55,7 +56,8 @@ dpkg_in "an upgrade, the config deleted" -i "$work/1000.1.deb"
 [ -e "$config" ] || die "an upgrade does not make a config where there is none"
 echo 'port = 1' >"$root/etc/picket/conf.d/site.toml"
 dpkg_in "a purge" -P picket
-[ "$(find "$root/etc/picket" -type f)" = "$root/etc/picket/conf.d/site.toml" ] || die "a purge leaves $(find "$root/etc/picket")"
+[ "$(find "$root/etc/picket" -type f)" = "$root/etc/picket/conf.d/site.toml" ] ||
+	die "a purge leaves $(find "$root/etc/picket")"
 rm -r "$root/etc/picket"
 
 for edit in edited none deleted; do

@@ -15,9 +15,12 @@ import (
 	"github.com/picket-ids/picket/runtime/sandbox"
 )
 
-// nobody has the ids of the user who owns nothing. When root checks a config that names no user, files are judged as
-// that one may read them: the systemd unit runs as a user who owns nothing either.
+// nobody has the ids of the user who owns nothing. Where systemd runs and root checks a config that names no user,
+// files are judged as that one may read them: the unit runs as a user who owns nothing either.
 const nobody = "65534:65534"
+
+// systemd is there where systemd runs (sd_booted(3)). Other services are started as root, and become a user by --user.
+var systemd = "/run/systemd/system"
 
 // passwordFile is in the systemd unit, too.
 const passwordFile = "/etc/picket/" + mqtt.Credential + ", which systemd passes on"
@@ -33,7 +36,13 @@ func (r *runFlags) reader() (*reader, error) {
 	if r.checkAs == "" && os.Geteuid() != 0 {
 		return nil, nil
 	}
-	spec := cmp.Or(r.checkAs, r.user, nobody)
+	spec := cmp.Or(r.checkAs, r.user)
+	if spec == "" {
+		if _, err := os.Stat(systemd); err != nil {
+			return nil, nil
+		}
+		spec = nobody
+	}
 	uid, gid, err := sandbox.Lookup(spec)
 	if err != nil || uid == os.Geteuid() {
 		return nil, err
@@ -60,7 +69,7 @@ func (r *runFlags) readsFiles() (all []named) {
 	}
 	for _, name := range r.models.names {
 		if !bundled(name) {
-			all = append(all, named{"model", name, false}, named{"signature of the model", name + ".minisig", false})
+			all = append(all, named{"model", name, false}, named{"signature", name + ".minisig", false})
 		}
 	}
 	all = append(all, named{"model-key", r.models.key, false}, named{"onnxruntime", r.models.library, false})
@@ -69,8 +78,9 @@ func (r *runFlags) readsFiles() (all []named) {
 	}
 	all = append(all, named{"anonymize-key-file", r.anonymize.KeyFile, true})
 	if len(r.broker.URLs) > 0 {
-		all = append(all, named{"mqtt-password-file", r.broker.PasswordFile, true}, named{"mqtt-ca-file", r.broker.CAFile, false},
-			named{"mqtt-cert-file", r.broker.CertFile, false}, named{"mqtt-key-file", r.broker.KeyFile, true})
+		b := r.broker
+		all = append(all, named{"mqtt-password-file", b.PasswordFile, true}, named{"mqtt-ca-file", b.CAFile, false},
+			named{"mqtt-cert-file", b.CertFile, false}, named{"mqtt-key-file", b.KeyFile, true})
 	}
 	return all
 }
@@ -93,7 +103,8 @@ func (r *runFlags) checkAccess() error {
 			return fmt.Errorf("check files as another user: %w", err)
 		}
 		if at != "" {
-			errs = append(errs, fmt.Errorf("%s %s: %s may not read it: %s%s", f.key, f.path, who, who.remedy(f, at), who.hint()))
+			errs = append(errs, fmt.Errorf("%s %s: %s may not read it: %s%s",
+				f.key, f.path, who, who.remedy(f, at), who.hint()))
 		}
 	}
 	if len(r.broker.URLs) > 0 {
@@ -130,7 +141,8 @@ func (who *reader) remedy(f named, at string) string {
 	case f.key == "config":
 		return fmt.Sprintf("put the password of the URL into %s, and chmod o+r %s", passwordFile, at)
 	}
-	return fmt.Sprintf("let systemd pass it on: LoadCredential=NAME:%s in its unit, and %s = \"/run/credentials/picket.service/NAME\"", f.path, f.key)
+	return fmt.Sprintf("let systemd pass it on: LoadCredential=NAME:%s in its unit, and %s = \"%s/NAME\"",
+		f.path, f.key, "/run/credentials/picket.service")
 }
 
 // refused returns what keeps who from reading path: a directory on the way, or the file; nothing if it may be read or
@@ -249,7 +261,8 @@ func ours(dir string) bool {
 func (r *runFlags) stateError(who *reader, at string) error {
 	switch {
 	case who.user == "":
-		return fmt.Errorf("state-dir %s: %s may not write there: leave this key out, systemd's unit has a directory of its own%s", r.state, who, who.hint())
+		return fmt.Errorf("state-dir %s: %s may not write there: leave this key out, systemd has a directory for it%s",
+			r.state, who, who.hint())
 	case r.isState(at) || at == queueDir(r.state):
 		return fmt.Errorf("state-dir %s: %s may not use it: chown %s %s", r.state, who, who.user, at)
 	}

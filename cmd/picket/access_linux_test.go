@@ -40,6 +40,8 @@ func TestCheckAccess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func(path string) { systemd = path }(systemd)
+	systemd = t.TempDir()
 	const (
 		base = "interface = 'lo'\nmqtt = 'mqtt://h'\nmqtt-username = 'u'\n"
 		pw   = base + "mqtt-password-file = 'DIR/pw'\n"
@@ -70,7 +72,7 @@ func TestCheckAccess(t *testing.T) {
 		{name: "a queue in a folder of root", config: base + "user = '1:1'\nstate-dir = 'DIR/hidden/state'\n", modes: map[string]os.FileMode{"hidden/": 0o700, "hidden/state/": 0o755}, want: []string{"user 1 may not pass DIR/hidden: chmod o+x DIR/hidden"}},
 		{name: "a queue that nobody hands over", config: base + "state-dir = 'DIR/state'\n", modes: map[string]os.FileMode{"state/": 0o755}, flags: "--check-as 1:1", want: []string{"user 1 may not use it: chown 1 DIR/state"}},
 		{name: "a queue of its own", config: base + "state-dir = 'DIR/state'\n", modes: map[string]os.FileMode{"state/": 0o700}, owner: "state", flags: "--check-as 1:1"},
-		{name: "a queue beside systemd's", config: base + "state-dir = 'DIR/state'\n", modes: map[string]os.FileMode{"state/": 0o755}, want: []string{"leave this key out, systemd's unit has a directory of its own"}},
+		{name: "a queue beside systemd's", config: base + "state-dir = 'DIR/state'\n", modes: map[string]os.FileMode{"state/": 0o755}, want: []string{"leave this key out, systemd has a directory for it"}},
 	} {
 		dir := openFolder(t)
 		file := func(name, text string, mode os.FileMode) {
@@ -131,7 +133,13 @@ func TestCheckAccess(t *testing.T) {
 			t.Errorf("%s: left %v", tc.name, left)
 		}
 	}
-	code, _, stderr := picket(t, nil, "run", "--check-as", "no-such-user", "-i", "lo", "--json")
+	systemd = filepath.Join(systemd, "none")
+	config := write(t, "picket.toml", []byte(base)) // in a folder of root
+	code, out, stderr := picket(t, nil, "run", "--check", "--config", config)
+	if code != exitNothing || !strings.HasPrefix(out, "good: ") {
+		t.Errorf("without systemd: exit %d, %s", code, stderr)
+	}
+	code, _, stderr = picket(t, nil, "run", "--check-as", "no-such-user", "-i", "lo", "--json")
 	if code != exitError || !strings.Contains(stderr, `user "no-such-user": no such user`) {
 		t.Errorf("no such user: exit %d, %s", code, stderr)
 	}

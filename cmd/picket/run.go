@@ -66,9 +66,12 @@ const defaultState = "/var/lib/picket"
 func newRunFlags(std stdio) *runFlags {
 	r := &runFlags{set: flagSet("run", std), anonymize: anonymize.Config{Mode: anonymize.None}}
 	f := r.set
-	f.StringVar(&r.config, "config", "", "TOML file whose keys are the names of these flags; conf.d/*.toml beside it is read after it, and the command line wins")
-	f.BoolVar(&r.check, "check", false, "check flags, config, models, keys, certificates and the rights to read them, and end")
-	f.StringVar(&r.checkAs, "check-as", "", "USER[:GROUP] who must be able to read the files, with --check (empty: that of --user, or, if root checks, one who owns nothing, as under systemd)")
+	f.StringVar(&r.config, "config", "",
+		"TOML file whose keys are the names of these flags; conf.d/*.toml beside it is read after it, and the command line wins")
+	f.BoolVar(&r.check, "check", false,
+		"check flags, config, models, keys, certificates and the rights to read them, and end")
+	f.StringVar(&r.checkAs, "check-as", "", "--check as this USER[:GROUP] may read the files "+
+		"(empty: as that of --user, or, if root checks and systemd runs, as one who owns nothing)")
 	f.BoolVar(&r.sample, "config-sample", false, "print a config file that explains every key, and end")
 	f.StringArrayVarP(&r.interfaces, "interface", "i", nil, "network interface to watch; may be repeated")
 	f.StringVarP(&r.live.Filter, "filter", "f", "", "judge only the packets that this tcpdump expression matches")

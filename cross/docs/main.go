@@ -209,6 +209,12 @@ Of scan: 0 nothing anomalous, 1 anomalies, 2 error.
 what the service reads; its keys are the flags of
 .BR picket\-run (1)
 .TP
+.I /etc/picket/conf.d/*.toml
+what it reads after that
+.TP
+.I /etc/picket/mqtt\-password
+the broker's password, which systemd passes to the service
+.TP
 .I /var/lib/picket
 the queue of events on disk
 .SH ENVIRONMENT
