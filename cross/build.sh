@@ -5,7 +5,11 @@
 #
 #	picket, libonnxruntime.so(.sha256)	program and library (amd64, arm64), for systems with glibc 2.28 or newer
 #	folder/				the same with a glibc of their own, for all other systems
-#	one/picket, one/small		folder/ in one file, quick to unpack or small
+#	folder-nohtml/			the same with a program that writes no HTML report, for OpenWrt
+#	one/picket			folder/ and its licences in one file that is quick to unpack
+#	one/small, one/nohtml		folder/ and folder-nohtml/ in one small file, for packages
+#	THIRD-PARTY(.folder)		licences of program and library; and of all in folder/
+#	onnxruntime.version		of the library, as the library itself says
 #
 # VERSION is stamped into the program; CROSS_CC is a compiler to use instead of zig's.
 set -eu
@@ -32,9 +36,12 @@ if [ -z "$compiler" ]; then
 	compiler="'$(sh cross/zig.sh)' cc -target $cc"
 	export ZIG_GLOBAL_CACHE_DIR="$PWD/build/zig/cache" ZIG_LOCAL_CACHE_DIR="$PWD/build/zig/cache"
 fi
-CGO_ENABLED=1 GOOS=linux GOARCH=$goarch GOARM=$goarm CC=$compiler CGO_CFLAGS=-O2 \
-	go build -tags noparquet,nethttpomithttp2 -trimpath -buildvcs=false \
-	-ldflags "-s -w -buildid= -extldflags=-Wl,-s -X main.version=${VERSION:-devel}" -o "$out/picket" ./cmd/picket
+program() { # FILE TAGS
+	CGO_ENABLED=1 GOOS=linux GOARCH=$goarch GOARM=$goarm CC=$compiler CGO_CFLAGS=-O2 \
+		go build -tags "noparquet,nethttpomithttp2$2" -trimpath -buildvcs=false \
+		-ldflags "-s -w -buildid= -extldflags=-Wl,-s -X main.version=${VERSION:-devel}" -o "$1" ./cmd/picket
+}
+program "$out/picket" ""
 newest=$(objdump -T "$out/picket" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
 oldest=GLIBC_2.${cc##*.}
 [ "$(printf '%s\n' "$newest" "$oldest" | sort -V | tail -n 1)" = "$oldest" ] ||
@@ -44,7 +51,7 @@ oldest=GLIBC_2.${cc##*.}
 case $library in
 debian)
 	sh cross/debian.sh trixie "$debian" "$out/debian" libonnxruntime1.21
-	found=$out/debian/root/usr/lib/$multiarch/libonnxruntime.so.1.21.0
+	found=$(echo "$out/debian/root/usr/lib/$multiarch"/libonnxruntime.so.1.*.*)
 	echo "$sha256  $found" | sha256sum -c --quiet - || die "Debian's library is another one than cross/$target.sh says"
 	;;
 *)
@@ -55,8 +62,14 @@ debian)
 	;;
 esac
 
+# Its version: its symbols have its beginning (VERS_1.21 in Debian's), and one of its strings is the whole.
+version=$(readelf -VW "$found" | grep -o 'VERS_[0-9.]*' | sed -n '1s/VERS_//p')
+tr '\0' '\n' <"$found" | grep -axE "$version(\.[0-9]+)?" | sort -u >"$out/onnxruntime.version"
+[ "$(wc -w <"$out/onnxruntime.version")" -eq 1 ] ||
+	die "which version is $found? $version, $(tr '\n' ' ' <"$out/onnxruntime.version")"
+
 # The folder: program, library, and what these need, by name.
-rm -rf "$out/folder"
+rm -rf "$out/folder" "$out"/folder-*
 mkdir -p "$out/folder"
 cp "$out/picket" "$out/folder/picket.bin"
 cp "$found" "$out/folder/libonnxruntime.so"
@@ -83,17 +96,29 @@ cp -L "$(lib "$loader")" "$out/folder/picket"
 chmod 755 "$out/folder/picket" "$out/folder/picket.bin"
 (cd "$out/folder" && sha256sum libonnxruntime.so >libonnxruntime.so.sha256)
 
-# One file: one that is quick to unpack, and a small one for packages. What unpacks them knows windows up to 8 MiB.
+# One file: one that is quick to unpack, and small ones for packages. What unpacks them knows windows up to 8 MiB.
 mkdir -p "$out/one"
-one() { # NAME COMPRESSION COMMAND...
+for launcher in zstd xz; do
 	CGO_ENABLED=0 GOOS=linux GOARCH=$goarch GOARM=$goarm go build -trimpath -buildvcs=false -ldflags '-s -w -buildid=' \
-		-o "$out/one/launcher-$2" "./cross/onefile/launcher/$2"
-	name=$1 launcher=$out/one/launcher-$2
-	shift 2
-	go run ./cross/onefile/pack "$out/one/$name" "$launcher" "$out/folder" "$@"
+		-o "$out/one/launcher-$launcher" "./cross/onefile/launcher/$launcher"
+done
+sh cross/licences.sh "$target"
+cp -al "$out/folder" "$out/folder-one"
+gzip -9nc "$out/THIRD-PARTY.folder" >"$out/folder-one/THIRD-PARTY.gz"
+cp -al "$out/folder" "$out/folder-nohtml"
+rm "$out/folder-nohtml/picket.bin"
+program "$out/folder-nohtml/picket.bin" ,nohtml
+one() { # NAME FOLDER COMPRESSION COMMAND...
+	name=$1 folder=$2 launcher=$out/one/launcher-$3
+	shift 3
+	go run ./cross/onefile/pack "$out/one/$name" "$launcher" "$out/$folder" "$@"
 }
-one picket zstd zstd -q -T1 -19 &
+one picket folder-one zstd zstd -q -T1 -19 &
 # shellcheck disable=SC2086
-one small xz xz -T1 --check=crc32 $xz
+one small folder xz xz -T1 --check=crc32 $xz
+# shellcheck disable=SC2086
+one nohtml folder-nohtml xz xz -T1 --check=crc32 $xz
 wait $!
-echo "$out: picket $(stat -c %s "$out/picket"), folder $(du -sb "$out/folder" | cut -f1), one file $(stat -c %s "$out/one/picket"), small $(stat -c %s "$out/one/small") bytes"
+size() { stat -c %s "$out/one/$1"; }
+echo "$out: picket $(stat -c %s "$out/picket"), folder $(du -sb "$out/folder" | cut -f1), one file $(size picket)," \
+	"small $(size small), without HTML $(size nohtml) bytes"

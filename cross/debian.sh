@@ -2,11 +2,13 @@
 # Unpacks packages of a Debian release with all they depend on, for any architecture, without touching this machine's
 # own package state:
 #
-#	sh cross/debian.sh RELEASE ARCH DIR PACKAGE...	leaves DIR/root and DIR/packages (name version sha256)
+#	sh cross/debian.sh RELEASE ARCH DIR PACKAGE...	leaves DIR/root and DIR/packages
 #	sh cross/debian.sh mirror	prints the mirror of Debian that this machine uses
 #
-# apt finds them in the mirrors this machine uses for Debian and its security fixes, and checks them against Debian's
-# signatures. Without a good mirror of the fixes it says so and goes on. What DIR holds of the same is kept, however old.
+# A line of DIR/packages is name, version, SHA-256, source package and its version. apt finds the packages in the
+# mirrors this machine uses for Debian and its security fixes, and checks them against Debian's signatures. Without a
+# good mirror of the fixes it fails; with DEBIAN_FIXES=optional it says so and goes on. What DIR holds of the same is
+# kept, however old, but nothing without the fixes where they are wanted.
 set -eu
 
 die() {
@@ -30,7 +32,10 @@ command -v apt-get >/dev/null || die "needs a Debian machine: apt-get is missing
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -r $keys ] || die "apt-get install debian-archive-keyring"
 stamp="$release $arch $*"
-[ "$(cat "$dir/done" 2>/dev/null)" != "$stamp" ] || exit 0
+case $(cat "$dir/done" 2>/dev/null) in
+"$stamp") exit 0 ;;
+"$stamp, without fixes") [ "${DEBIAN_FIXES:-}" != optional ] || exit 0 ;;
+esac
 
 rm -rf "$dir"
 mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial" "$dir/apt/empty" "$dir/root"
@@ -49,7 +54,11 @@ fetch() {
 	apt update && apt -y -d --no-install-recommends install "$@"
 }
 if [ -z "$security" ] || ! said=$(fetch "$@" 2>&1); then
-	echo "debian.sh: $release for $arch comes without the fixes since its last point release: ${said:-no debian-security in /etc/apt}" | head -n 1 >&2
+	said=$(echo "${said:-no debian-security in /etc/apt}" | head -n 1)
+	[ "${DEBIAN_FIXES:-}" = optional ] ||
+		die "Debian's security fixes of $release for $arch cannot be had (DEBIAN_FIXES=optional goes on without): $said"
+	echo "debian.sh: $release for $arch comes without the fixes since its last point release: $said" >&2
+	stamp="$stamp, without fixes"
 	rm -rf "$dir/apt/lists" "$dir/apt/archives"
 	mkdir -p "$dir/apt/lists/partial" "$dir/apt/archives/partial"
 	echo "$main" >"$dir/apt/sources.list"
@@ -58,7 +67,8 @@ fi
 for deb in "$dir"/apt/archives/*.deb; do
 	# in parts, because /lib is a link in the older ones of a root and a folder in the newer
 	dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$dir/root" --keep-directory-symlink
-	echo "$(dpkg-deb -f "$deb" Package) $(dpkg-deb -f "$deb" Version) $(sha256sum "$deb" | cut -d' ' -f1)"
+	sum=$(sha256sum "$deb" | cut -d' ' -f1)
+	dpkg-deb --show --showformat "\${Package} \${Version} $sum \${source:Package} \${source:Version}\n" "$deb"
 done >"$dir/packages"
 rm -rf "$dir/apt"
 echo "$stamp" >"$dir/done"

@@ -15,6 +15,8 @@ cd "$(dirname "$0")/.."
 [ $# -eq 0 ] || rm -rf build/release
 for target in "$@"; do
 	sh cross/package.sh "$target"
+	! grep -qs 'without fixes' "build/cross/$target/debian/done" ||
+		echo "release.sh: $target holds libraries WITHOUT Debian's security fixes (DEBIAN_FIXES=optional)" >&2
 done
 [ $# -eq 0 ] || sh cross/integration.sh "$@"
 cd "$release"
