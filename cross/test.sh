@@ -15,7 +15,7 @@ die() {
 	exit 1
 }
 if [ -z "${PICKET_NAMESPACE:-}" ]; then
-	for need in unshare:util-linux qemu-aarch64-static:qemu-user-static rpm:rpm systemd-analyze:systemd minisign:minisign; do
+	for need in unshare:util-linux qemu-aarch64-static:qemu-user-static rpm:rpm systemd-analyze:systemd minisign:minisign lintian:lintian; do
 		command -v "${need%%:*}" >/dev/null || die "${need%%:*} is missing: apt-get install ${need##*:}"
 	done
 	for target in "$@"; do
@@ -23,9 +23,24 @@ if [ -z "${PICKET_NAMESPACE:-}" ]; then
 		. "cross/$target.sh"
 		old=bullseye
 		[ "$target" != riscv64 ] || old=trixie # its first release
-		sh cross/debian.sh $old "$debian" "build/cross/$target/system" libstdc++6 dash coreutils
-		sh cross/debian.sh $old "$debian" "build/cross/$target/busybox" busybox-static
+		DEBIAN_FIXES=optional sh cross/debian.sh $old "$debian" "build/cross/$target/system" libstdc++6 dash coreutils
+		DEBIAN_FIXES=optional sh cross/debian.sh $old "$debian" "build/cross/$target/busybox" busybox-static
 	done
+	DEBIAN_FIXES=optional sh cross/debian.sh bullseye amd64 build/cross/amd64/busybox busybox-static
+	release=build/release
+	python3 cross/archives_test.py 2>&1 | tail -n 3
+	python3 cross/archives.py "$release"/*.deb "$release"/*.rpm "$release"/*.apk "$release"/*.ipk "$release"/*.tar.gz
+	echo "ok   raw headers of $(find "$release" -name '*.deb' -o -name '*.rpm' -o -name '*.apk' -o -name '*.ipk' -o -name '*.tar.gz' | wc -l) archives"
+	lintian --allow-root --fail-on error --tag-display-limit 0 "$release"/*.deb >build/cross/lintian 2>&1 || die "lintian: $(grep ^E: build/cross/lintian)"
+	echo "ok   lintian: no errors"
+	schema=cyclonedx-python-lib[json-validation]==11.12.0
+	if [ "$(cat build/cyclonedx/done 2>/dev/null)" != "$schema" ]; then
+		python3 -m venv build/cyclonedx
+		build/cyclonedx/bin/pip install --quiet --disable-pip-version-check "$schema"
+		echo "$schema" >build/cyclonedx/done
+	fi
+	build/cyclonedx/bin/python cross/sbom/validate.py "$release"/*.cdx.json
+	case " $* " in *" amd64 "*) bash cross/services.sh ;; esac
 	PICKET_NAMESPACE=1 exec unshare --user --map-root-user --mount --propagation private bash "$0" "$@"
 fi
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || die "this kernel has no binfmt_misc in namespaces: Linux 6.7 or newer is needed"
@@ -49,6 +64,16 @@ for capture in testdata/*.pcap.gz; do
 	PICKET_ONNXRUNTIME= "$plain" scan --json --gateway gw "$capture" 2>/dev/null >"$work/want/$(basename "$capture").json" || [ $? -eq 1 ]
 	grep -q '"incident-end"' "$work/want/$(basename "$capture").json" || [[ $capture = *benign* ]] || die "no events in $capture"
 done
+# What owns directories on Fedora: an rpm that names them with other modes is refused.
+mkdir "$work/filesystem"
+cat >"$work/filesystem/nfpm.yaml" <<-YAML
+	{name: filesystem, arch: all, version: "1", maintainer: Fedora, description: directories, contents: [
+	{dst: /etc, type: dir, file_info: {mode: 0755}}, {dst: /usr, type: dir, file_info: {mode: 0755}},
+	{dst: /usr/bin, type: dir, file_info: {mode: 0555}}, {dst: /usr/lib, type: dir, file_info: {mode: 0555}},
+	{dst: /usr/share, type: dir, file_info: {mode: 0755}}, {dst: /usr/share/doc, type: dir, file_info: {mode: 0755}},
+	{dst: /usr/lib/systemd, type: dir, file_info: {mode: 0755}}]}
+YAML
+go run "$(sed -n 's/^nfpm=//p' cross/package.sh)" package -f "$work/filesystem/nfpm.yaml" -p rpm -t "$work/filesystem.rpm" >/dev/null
 mapfile -t models < <(find models -name '*.onnx' -printf '%f\n' | sort | sed 's/\.onnx$//')
 
 # in_root ROOT COMMAND: with /proc and /dev/null, with no environment but a path and what is given.
@@ -75,7 +100,7 @@ try() {
 	local name=$1 root=$2 program=$3 said begun first
 	begun=$(now)
 	said=$(in_root "$root" "$program" version 2>"$work/stderr") || die "$name: version fails: $said $(head -n 5 "$work/stderr")"
-	[[ $said = "picket ${version/#devel/(devel)} ("*"linux/$goarch)"*"ONNX Runtime 1.21.0"* ]] || die "$name: version says $said"
+	[[ $said = "picket ${version/#devel/(devel)} ("*"linux/$goarch)"*"ONNX Runtime $ort "* ]] || die "$name: version says $said"
 	first=$((($(now) - begun) / 1000000))
 	for model in "${models[@]}"; do
 		in_root "$root" "$program" model check "$model" >"$work/check" 2>&1 || die "$name: model check $model fails: $(tail -n 3 "$work/check")"
@@ -93,9 +118,49 @@ try() {
 	pass "$name: version in $first ms, ${quick:+one of }${#models[@]} models good, ${quick:+one of }$(find testdata -name '*.pcap.gz' | wc -l) captures in $((($(now) - begun) / 1000000)) ms"
 }
 
+# licensed NAME FILE [glibc]: the licences that must be delivered are in FILE.
+licensed() {
+	local text=$work/text
+	case $2 in *.gz) zcat "$2" ;; *) cat "$2" ;; esac >"$text" || die "$1 has no licences of third parties"
+	grep -q 'THIRD PARTY SOFTWARE NOTICES AND INFORMATION' "$text" || die "$1 lacks ONNX Runtime's third-party notices"
+	grep -q '^== github.com/yalue/onnxruntime_go@' "$text" || die "$1 lacks the licences of Go modules"
+	[ -z "${3:-}" ] || tr -s ' \n' ' ' <"$text" | grep -q 'GNU LESSER GENERAL PUBLIC LICENSE Version 2.1, February 1999' || die "$1 lacks the LGPL of glibc"
+}
+
+# keeps NAME COMMAND...: unpacks into a root, $keep, whose directories must keep their modes and owners.
+busybox=$(echo "$PWD"/build/cross/amd64/busybox/root/*/busybox)
+[ -x "$busybox" ] || busybox=$PWD/build/cross/amd64/busybox/root/usr/bin/busybox
+keep=$work/keep
+keeps() {
+	local before name=$1
+	shift
+	rm -rf "$keep"
+	mkdir -p "$keep"/{etc/init.d,lib/upgrade,root,tmp,usr/{bin,lib/systemd,share/{doc,man}},var/lib}
+	chmod 755 "$keep" "$keep"/{etc,usr,var}
+	chmod 555 "$keep/usr/bin"
+	chmod 700 "$keep/root"
+	chmod 1777 "$keep/tmp"
+	before=$(find "$keep" -type d -exec stat -c '%a %u %g %n' {} + | sort -k 4)
+	(cd "$keep" && "$@") 2>"$work/stderr" || die "$name does not unpack: $(cat "$work/stderr")"
+	[ -z "$(comm -23 <(echo "$before") <(find "$keep" -type d -exec stat -c '%a %u %g %n' {} + | sort -k 4))" ] ||
+		die "$name changes directories: $(comm -23 <(echo "$before") <(find "$keep" -type d -exec stat -c '%a %u %g %n' {} + | sort -k 4))"
+	[ -x "$keep/usr/bin/picket" ] || die "$name unpacks no picket"
+}
+rpm_files() { "$busybox" rpm2cpio "$1" | "$busybox" cpio -idm --quiet; }
+ipk_files() { "$busybox" tar -xzOf "$1" ./data.tar.gz | "$busybox" tar -xz; }
+
 for target in "$@"; do
 	# shellcheck source=/dev/null
 	. "cross/$target.sh"
+	ort=$(cat "build/cross/$target/onnxruntime.version")
+	own=glibc
+	[ "$library" = debian ] || own=
+	deb=$(echo "$release"/picket_*_"$debian".deb) rpmfile=$(echo "$release"/picket-*."$rpm".rpm)
+	keeps "$target deb" "$busybox" dpkg-deb -x "$deb" "$keep"
+	keeps "$target rpm" rpm_files "$rpmfile"
+	keeps "$target apk" "$busybox" tar -xzf "$(echo "$release"/picket_*_"$apk".apk)"
+	keeps "$target ipk" ipk_files "$(echo "$release"/picket_*_"$target".ipk)"
+	pass "$target deb, rpm, apk, ipk leave directories as they are"
 	case $target in
 	amd64) ;;
 	armv7) cat /usr/lib/binfmt.d/qemu-arm.conf >/proc/sys/fs/binfmt_misc/register ;;
@@ -112,39 +177,61 @@ for target in "$@"; do
 	prepare "$system"
 	prepare "$bare"
 
-	dpkg-deb -x "$release"/picket_*_"$debian".deb "$system"
-	if [ $target = arm64 ] || [ $target = amd64 ]; then try "$target deb, Debian 11" "$system" /usr/bin/picket; else try "$target deb" "$system" /usr/bin/picket; fi
-
-	# its scripts, before a systemctl that only tells
-	dpkg-deb -e "$release"/picket_*_"$debian".deb "$system/scripts"
-	mkdir -p "$system/run/systemd/system" "$system/var/lib/private/picket/queue"
+	# dpkg and rpm themselves, and the packages' scripts, before a systemctl that only tells
+	mkdir -p "$system/run/systemd/system" "$system/var/lib/private/picket/queue" "$system"/var/lib/dpkg/{info,updates} "$system/opt"
+	: >"$system/var/lib/dpkg/status"
 	printf '#!/bin/sh\necho "$*" >>/told\n' >"$system/usr/bin/systemctl"
 	chmod 755 "$system/usr/bin/systemctl"
-	in_root "$system" /bin/sh /scripts/postinst configure 1.2.3
-	in_root "$system" /bin/sh /scripts/prerm upgrade 1.2.5
-	in_root "$system" /bin/sh /scripts/prerm remove
-	[ "$(cat "$system/told")" = "daemon-reload
-try-restart picket.service
-disable --now picket.service" ] || die "$target: the deb's scripts told systemd: $(cat "$system/told")"
-	in_root "$system" /bin/sh /scripts/postrm remove
+	told() { # NAME WORDS
+		[ "$(cat "$system/told")" = "$2" ] || die "$target: $1 told systemd: $(cat "$system/told")"
+		rm "$system/told"
+	}
+	dpkg_in() { QEMU_CPU=$cpu dpkg --root="$system" --log=/dev/null --force-depends --force-architecture "$@" >"$work/dpkg" 2>&1 || die "$target: dpkg $1: $(cat "$work/dpkg")"; }
+	dpkg_in -i "$deb"
+	! grep -q 'does not run' "$work/dpkg" || die "$target: dpkg -i says $(cat "$work/dpkg")"
+	told "dpkg -i" "daemon-reload
+try-restart picket.service"
+	licensed "$target deb" "$system/usr/share/doc/picket/THIRD-PARTY.gz" $own
+	if [ $target = arm64 ] || [ $target = amd64 ]; then try "$target deb, Debian 11" "$system" /usr/bin/picket; else try "$target deb" "$system" /usr/bin/picket; fi
+	dpkg_in -i "$deb"
+	told "an upgrade" "daemon-reload
+try-restart picket.service"
+	dpkg_in -r picket
+	told "dpkg -r" "disable --now picket.service"
 	[ -d "$system/var/lib/private/picket/queue" ] || die "$target: removed, not purged, the deb deletes the queue"
-	in_root "$system" /bin/sh /scripts/postrm purge
-	[ ! -e "$system/var/lib/private/picket" ] || die "$target: purged, the deb leaves the queue"
-	pass "$target deb restarts what runs, and cleans up"
+	dpkg_in -P picket
+	[ ! -e "$system/var/lib/private/picket" ] && [ ! -e "$system/etc/picket" ] && [ ! -e "$system/usr/lib/picket" ] || die "$target: purged, the deb leaves something"
+	pass "$target deb: dpkg installs, upgrades, removes, purges; it restarts what runs, and cleans up"
 	if [ $target = amd64 ]; then
 		"$plain" run --config-sample >"$work/sample"
-		bash cross/upgrade.sh "$release"/picket_*_amd64.deb "$system" "$work/sample"
+		bash cross/upgrade.sh "$deb" "$system" "$work/sample"
 		pass "$target deb: dpkg upgrades without a terminal, and keeps an edited config"
 	fi
 
 	quick=1
-	mkdir -p "$system/rpm" "$system/opt"
-	rpm --root "$system/rpm" --dbpath /var/lib/rpm -i --nodeps --ignorearch --noscripts "$release"/picket-*."$rpm".rpm 2>"$work/stderr" ||
-		die "$target rpm: $(cat "$work/stderr")"
-	try "$target rpm" "$system" /rpm/usr/bin/picket
+	rpm_in() { QEMU_CPU=$cpu rpm --root "$system" --dbpath /var/lib/rpm "$@" --nodeps --ignorearch >"$work/rpm" 2>&1 || die "$target: rpm $*: $(cat "$work/rpm")"; }
+	rm -f "$system/told"
+	rpm_in -i "$work/filesystem.rpm"
+	rpm_in -i "$rpmfile"
+	! grep -q 'does not run' "$work/rpm" || die "$target: rpm -i says $(cat "$work/rpm")"
+	told "rpm -i" "daemon-reload
+try-restart picket.service"
+	licensed "$target rpm" "$system/usr/share/doc/picket/THIRD-PARTY.gz" $own
+	try "$target rpm" "$system" /usr/bin/picket
+	QEMU_CPU=$cpu rpm --root "$system" --dbpath /var/lib/rpm -V --nodeps filesystem picket >"$work/rpm" 2>&1 || die "$target: rpm -V says $(cat "$work/rpm")"
+	rpm_in -e picket
+	told "rpm -e" "disable --now picket.service"
+	[ ! -e "$system/usr/bin/picket" ] && [ ! -e "$system/usr/lib/picket" ] || die "$target: rpm -e leaves $(ls -A "$system/usr/lib/picket")"
+	pass "$target rpm: installed beside a filesystem package as Fedora's, verified, removed"
 	tar -xzf "$release/picket-$version-linux-$target.tar.gz" -C "$system/opt"
+	licensed "$target tar.gz" "$system/opt/picket-$version-linux-$target/THIRD-PARTY" $own
+	if [ -z "$own" ]; then
+		tar -xzf "$release/picket-$version-linux-$target-selfcontained.tar.gz" -C "$work"
+		licensed "$target self-contained tar.gz" "$work/picket-$version-linux-$target-selfcontained/THIRD-PARTY" glibc
+	fi
 	try "$target tar.gz" "$system" "/opt/picket-$version-linux-$target/picket"
 	tar -xzf "$release"/picket_*_"$apk".apk -C "$bare" --warning=none 2>"$work/stderr" || die "$target apk: $(cat "$work/stderr")"
+	licensed "$target apk" "$bare/usr/share/doc/picket/THIRD-PARTY.gz" glibc
 	try "$target apk, no C library" "$bare" /usr/bin/picket
 	# apk runs .post-upgrade with two versions, and .pre-deinstall with one
 	mkdir -p "$bare/sbin" "$bare/usr/lib/picket/.new-killed"
@@ -175,14 +262,16 @@ rc-update del picket" ] || die "$target: the apk's scripts told OpenRC: $(cat "$
 	size=$(sed -n 's/^Installed-Size: //p' "$bare/control") used=$(du -sb --exclude=sbin "$bare/usr" "$bare/etc" | awk '{ n += $1 } END { print n }')
 	[ $((size * 10 / used)) -ge 9 ] && [ $((size * 10 / used)) -le 11 ] || die "$target: the ipk says $size bytes installed, and uses $used"
 	try "$target ipk, no C library" "$bare" /usr/bin/picket
-	# procd's side of the init script
-	said=$(in_root "$bare" /bin/sh -c 'procd_open_instance() { :; }; procd_close_instance() { :; }
-		procd_set_param() { [ "$1" != command ] || echo "$@"; }; procd_send_signal() { echo signal "$@"; }
-		. /etc/init.d/picket; start_service; reload_service; echo "state-dir = \"/mnt/queue\"" >/etc/picket/picket.toml; start_service')
-	[ "$said" = "command /usr/bin/picket run --config /etc/picket/picket.toml --state-dir /etc/picket/state
-signal picket * HUP
-command /usr/bin/picket run --config /etc/picket/picket.toml" ] || die "$target: the init script says $said"
-	[ "$(stat -c %a "$bare/etc/picket/state")" = 700 ] || die "$target: the queue is not private"
+	licensed "$target ipk" "$bare/usr/share/doc/picket/THIRD-PARTY.gz" glibc
+	said=$(in_root "$bare" /usr/bin/picket scan --report /report.html /testdata/scan.pcap.gz 2>&1) || :
+	[[ $said = *"no HTML"* ]] || die "$target: the ipk's picket has HTML: $said"
+	# a program that this processor does not know
+	mv "$bare/usr/bin/picket" "$bare/picket"
+	printf '#!/bin/sh\necho no such instruction\nexit 132\n' >"$bare/usr/bin/picket"
+	chmod 755 "$bare/usr/bin/picket"
+	said=$(in_root "$bare" /bin/sh /postinst) || die "$target: postinst fails where picket does not run: $said"
+	[[ $said = *"does not run on this machine"*132*"no such instruction"* ]] || die "$target: where picket does not run postinst says $said"
+	mv "$bare/picket" "$bare/usr/bin/picket"
 	# no room where it should go
 	mkdir "$bare/full"
 	mv "$bare/usr/lib/picket" "$bare/full/"
@@ -217,9 +306,10 @@ command /usr/bin/picket run --config /etc/picket/picket.toml" ] || die "$target:
 	try "$target one file, first start and after" "$one" /picket
 	unpacked=$(echo "$one$place"/*)
 	[ -x "$unpacked/picket.bin" ] || die "$target: one file did not unpack into the cache"
+	licensed "$target one file" "$unpacked/THIRD-PARTY.gz" glibc
 	printf x | dd of="$unpacked/libonnxruntime.so" bs=1 seek=5000000 conv=notrunc status=none
 	said=$(in_root "$one" /picket version)
-	[[ $said = *"ONNX Runtime 1.21.0 ($place/"* ]] || die "$target: one file with a damaged cache says $said"
+	[[ $said = *"ONNX Runtime $ort ($place/"* ]] || die "$target: one file with a damaged cache says $said"
 	cmp -s "$unpacked/libonnxruntime.so" "build/cross/$target/folder/libonnxruntime.so" || die "$target: a damaged cache was not mended"
 	pass "$target one file mends a damaged cache"
 	rm -rf "$one$place"
@@ -229,7 +319,7 @@ command /usr/bin/picket run --config /etc/picket/picket.toml" ] || die "$target:
 		pids+=($!)
 	done
 	for pid in "${pids[@]}"; do wait "$pid" || die "$target: one file started four times at once fails"; done
-	for i in 1 2 3 4; do grep -q "ONNX Runtime 1.21.0 ($place/" "$work/together$i" || die "$target: started four times at once: $(cat "$work/together$i")"; done
+	for i in 1 2 3 4; do grep -q "ONNX Runtime $ort ($place/" "$work/together$i" || die "$target: started four times at once: $(cat "$work/together$i")"; done
 	[ "$(find "$one$place" -mindepth 1 -maxdepth 1 | wc -l)" -eq 1 ] || die "$target: four at once left $(ls -A "$one$place")"
 	pass "$target one file, four at once"
 	rm -rf "$one/var/cache/picket"
@@ -238,7 +328,7 @@ command /usr/bin/picket run --config /etc/picket/picket.toml" ] || die "$target:
 	mounts "$one"
 	with=()
 	said=$(in_root "$one" /picket version)
-	[[ $said = *"ONNX Runtime 1.21.0 (/proc/self/fd/"* ]] || die "$target: one file in a read-only root says $said"
+	[[ $said = *"ONNX Runtime $ort (/proc/self/fd/"* ]] || die "$target: one file in a read-only root says $said"
 	try "$target one file, read-only root, no HOME" "$one" /picket
 	if [ "$machine" = "$(uname -m)" ]; then # emulation has neither Landlock nor its packet sockets
 		code=0
@@ -262,17 +352,44 @@ echo >>"$work/signed/SHA256SUMS"
 ! minisign -V -q -p "$work/key.pub" -m "$work/signed/SHA256SUMS" 2>/dev/null || die "a changed list passes"
 pass "SHA256SUMS and its signature"
 
-# What versions become: a candidate comes before the release, a commit after it.
-while read -r v want; do
-	[ "$(VERSION=$v SOURCE_DATE_EPOCH=0 sh cross/package.sh version)" = "$want" ] || die "version $v is packed as $(VERSION=$v SOURCE_DATE_EPOCH=0 sh cross/package.sh version)"
-done <<-'VERSIONS'
-	v1.2.3 1.2.3 1.2.3
-	v1.2.3-rc1 1.2.3~rc1 1.2.3_rc1
-	v1.2.3-rc.1-4-gabc 1.2.3~rc.1+4.gabc 1.2.3_rc1_p4
-	v1.2.3-4-gabc 1.2.3+4.gabc 1.2.3_p4
-	abc-dirty 0.0.0+git19700101.abc.dirty 0.0.0_git19700101
+# What versions become, and how package managers order them: a candidate comes before the release, a commit after it,
+# and of commits without a tag the later one. apk's rules are those of src/version.c in apk-tools 2, which counts in 32 bits.
+while read -r epoch v want; do
+	got=$(VERSION=$v SOURCE_DATE_EPOCH=$epoch sh cross/package.sh version)
+	[ "$got" = "$want" ] || die "version $v is packed as $got"
+	echo "$got"
+done >"$work/versions" <<-'VERSIONS'
+	1796031838 fff-dirty 0.0.0+git20261130094358.fff.dirty 0.0.0_git20261130_p094358
+	1796031839 abc 0.0.0+git20261130094359.abc 0.0.0_git20261130_p094359
+	1796076000 012 0.0.0+git20261130220000.012 0.0.0_git20261130_p220000
+	1796083200 000 0.0.0+git20261201000000.000 0.0.0_git20261201_p000000
+	0 v1.2.3-rc1 1.2.3~rc1 1.2.3_rc1
+	0 v1.2.3-rc.1-4-gabc 1.2.3~rc.1+4.gabc 1.2.3_rc1_p4
+	0 v1.2.3 1.2.3 1.2.3
+	0 v1.2.3-4-gabc 1.2.3+4.gabc 1.2.3_p4
+	0 v1.2.3-12-gaaa 1.2.3+12.gaaa 1.2.3_p12
 VERSIONS
-pass "versions"
+[ "$(wc -l <"$work/versions")" -eq 9 ] || die "a version is packed wrongly"
+while read -r new _; do
+	[ -z "${old:-}" ] || [ "$old $new" = "1.2.3~rc1 1.2.3~rc.1+4.gabc" ] || {
+		dpkg --compare-versions "$old" lt "$new" || die "dpkg: $old is not older than $new"
+		[ "$(rpm --eval "%{lua:print(rpm.vercmp('$old', '$new'))}")" = -1 ] || die "rpm: $old is not older than $new"
+	}
+	old=$new
+done <"$work/versions"
+python3 - "$work/versions" <<'PY' || die "apk: versions are out of order"
+import re, sys
+SUFFIX = {"alpha": -4, "beta": -3, "pre": -2, "rc": -1, "cvs": 1, "svn": 2, "git": 3, "hg": 4, "p": 5}
+def key(v):
+    m = re.fullmatch(r"(\d+(?:\.\d+)*)((?:_[a-z]+\d*)*)", v)
+    parts = re.findall(r"_([a-z]+)(\d*)", m[2])
+    numbers = [int(n) for n in m[1].split(".")] + [int(n or 0) for _, n in parts]
+    assert max(numbers) < 2**31, v
+    return numbers[: -len(parts) or None], [(SUFFIX[s], int(n or 0)) for s, n in parts] + [(0, 0)]
+keys = [key(line.split()[1]) for line in open(sys.argv[1])]
+assert all(a < b for a, b in zip(keys, keys[1:])), keys
+PY
+pass "versions, and their order for dpkg, rpm and apk"
 
 # The unit: known to systemd, and its exposure at most 2.0.
 unit=$work/picket.service
