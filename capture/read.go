@@ -3,25 +3,39 @@ package capture
 import "context"
 
 // Read decodes the frames of src and hands each to take with its outcome; p is
-// valid when that has a packet, both until take returns. When src says that it is
+// valid when that has a packet, both until take returns. Frames that lie up to 2 ms out of
+// the order of their times are put in it, and wait for as long. When src says that it is
 // quiet, quiet gets the time that it names; nil where no source does. It ends with the
 // first error: of src (io.EOF after the last frame), of take and quiet, or of ctx.
-func Read(ctx context.Context, src Source, d *Decoder, take func(f *Frame, p *Packet, o Outcome) error, quiet func(now int64) error) error {
+func Read(ctx context.Context, src Source, d *Decoder, take func(f *Frame, p *Packet, o Outcome) error,
+	quiet func(now int64) error) error {
 	var f Frame
 	var p Packet
+	var held sorter
+	decode := func(f *Frame) error { return take(f, &p, d.Decode(f, &p)) }
 	for n := 0; ; n++ {
-		if n%1024 == 0 && ctx.Err() != nil {
-			return ctx.Err()
+		var err error
+		if n%1024 == 0 {
+			err = ctx.Err()
 		}
-		err := src.Next(&f)
-		switch {
-		case err == nil:
-			err = take(&f, &p, d.Decode(&f, &p))
-		case err == ErrQuiet && quiet != nil:
-			n = -1 // which may take long: ask ctx next
-			err = quiet(f.Time)
+		if err == nil {
+			err = src.Next(&f)
 		}
-		if err != nil {
+		if err == nil {
+			err = held.add(&f, decode)
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := held.flush(decode); err != nil {
+			return err
+		}
+		if err != ErrQuiet || quiet == nil {
+			return err
+		}
+		n = -1 // which may take long: ask ctx next
+		if err := quiet(f.Time); err != nil {
 			return err
 		}
 	}

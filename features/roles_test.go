@@ -1,8 +1,10 @@
 package features
 
 import (
+	"context"
 	"encoding/csv"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -369,6 +371,56 @@ func TestStoredLate(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%v:\n%v\nwant\n%v", order, got, want)
 		}
+	}
+}
+
+// shuffled is a Source of frames of which one in three has changed places with the next,
+// if that comes within 2 ms.
+type shuffled struct {
+	frames []capture.Frame
+	next   int
+}
+
+func (s *shuffled) Next(f *capture.Frame) error {
+	if s.next == len(s.frames) {
+		return io.EOF
+	}
+	*f = s.frames[s.next]
+	s.next++
+	return nil
+}
+
+func (s *shuffled) Close() error { return nil }
+
+// TestSwappedPackets: packets that are stored out of order, within 2 ms, change no row.
+func TestSwappedPackets(t *testing.T) {
+	fs := mixedTraffic(20_000)
+	rows := func(fs []capture.Frame) (got []string) {
+		tr := newTracker(t, Config{Columns: allColumns(), Early: time.Second}, record(&got))
+		var d capture.Decoder
+		err := capture.Read(context.Background(), &shuffled{frames: fs}, &d,
+			func(_ *capture.Frame, p *capture.Packet, o capture.Outcome) error {
+				if o.HasPacket() {
+					tr.Add(p)
+				}
+				return nil
+			}, nil)
+		if err != io.EOF {
+			t.Fatal(err)
+		}
+		tr.Flush()
+		return got
+	}
+	want := rows(fs)
+	swapped, rng := slices.Clone(fs), newRand(1)
+	for i := 0; i+1 < len(fs); i++ {
+		if d := fs[i+1].Time - fs[i].Time; d > 0 && d < 2e6 && rng.IntN(3) == 0 {
+			swapped[i], swapped[i+1] = fs[i+1], fs[i]
+			i++
+		}
+	}
+	if got := rows(swapped); !slices.Equal(got, want) || len(want) < 100 {
+		t.Errorf("%d rows, want the %d of packets in order", len(got), len(want))
 	}
 }
 
