@@ -17,6 +17,9 @@ const (
 	// maxRecord bounds the captured octets of one frame: MAXIMUM_SNAPLEN of
 	// libpcap and tcpdump.
 	maxRecord = 262144
+	// maxWire bounds the bytes of a frame on the wire. Segmentation offload makes
+	// frames of 512 KiB at most.
+	maxWire = 16 << 20
 	// bufSize is all the memory a File needs to hold frames, whatever it reads.
 	bufSize = 1 << 20
 	// readSize is how much of it is used unless a block is larger: what stays
@@ -48,7 +51,8 @@ type File struct {
 
 	next func(*File, *Frame) error
 	err  error // sticky
-	swap bool  // the file is big-endian
+	odd  OddRecords
+	swap bool // the file is big-endian
 
 	// pcap
 	link  LinkType
@@ -89,6 +93,30 @@ func NewFile(r io.Reader, name string) (*File, error) {
 		return nil, fmt.Errorf("open capture %s: %w", name, err)
 	}
 	return f, nil
+}
+
+// OddRecords counts the records with a field that cannot be, but whose end is known. Where
+// a record ends is told by the captured length alone in pcap, and by the length that
+// leads and ends a block in pcapng; what is wrong in another field is wrong in that record
+// alone, so the reading goes on behind it.
+type OddRecords struct {
+	// Corrected frames were read. A length on the wire above 16 MiB was replaced by
+	// the captured one, a fraction of a second that is a second or more by the end of
+	// that second.
+	Corrected uint64
+	Skipped   uint64 // pcapng: what is captured, or of which interface, cannot be
+	First     int64  // byte of the decompressed data at which the first of both begins
+}
+
+// Odd returns the counts so far.
+func (f *File) Odd() OddRecords { return f.odd }
+
+// noteOdd adds one to count, which is one of f.odd, for the current record.
+func (f *File) noteOdd(count *uint64) {
+	if f.odd.Corrected+f.odd.Skipped == 0 {
+		f.odd.First = f.at
+	}
+	*count++
 }
 
 // Close ends the reading. It may be called twice.

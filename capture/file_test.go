@@ -136,7 +136,6 @@ func TestFile(t *testing.T) {
 		{"pcap, the largest record", join(pcapHead(le, 0xa1b2c3d4, 1), pcapRecord(le, 1, 0, maxRecord, string(huge)), pcapRecord(le, 1, 0, 1, "x")), []got{{string(huge), s, maxRecord, 1, 0}, {"x", s, 1, 1, 0}}, ""},
 		{"pcap, a larger one", join(pcap(le), words(le, 1, 0, maxRecord+1, maxRecord+1), huge), two, "damaged at octet 67: a record of 262145 octets"},
 		{"pcap, 4 GiB claimed", join(pcap(le), words(le, 1, 0, math.MaxUint32, math.MaxUint32)), two, "damaged at octet 67"},
-		{"pcap, 4 GiB on the wire", join(pcap(le), words(le, 1, 0, 1, math.MaxUint32), []byte("x")), two, "damaged at octet 67"},
 		{"pcap cut in a record", pcap(le)[:66], two[:1], "cut off inside the record at octet 45"},
 		{"pcap cut in a record header", pcap(le)[:50], two[:1], "cut off inside the record at octet 45"},
 		{"pcap, zeros where a power cut lost the end", join(pcap(le), make([]byte, 4096)), two, "cut off inside the record at octet 67"},
@@ -168,12 +167,8 @@ func TestFile(t *testing.T) {
 		{"pcapng, block lengths differ", join(ng(le), words(le, 5, 16, 0, 20)), two, "a block of 16 octets that ends as one of 20"},
 		{"pcapng, block too short", join(ng(le), words(le, 6, 8, 8)), two, "a block of 8 octets"},
 		{"pcapng, a skipped block beyond the bound", join(ng(le), words(le, 5, maxBlock+4, 0)), two, "damaged"},
-		{"pcapng, a packet block beyond the bound", join(ng(le), words(le, 6, bufSize+4, 0)), two, "at most 1048576"},
-		{"pcapng, a packet larger than its block", join(ng(le), block(le, blockEnhanced, words(le, 0, 0, 0, 9, 9), make([]byte, 8))), two, "room for 8"},
-		{"pcapng, a packet larger than any", join(ng(le), epb(le, 0, 0, 1, string(huge)+"x")), two, "at most 262144"},
-		{"pcapng, a packet of no interface", join(shb(le), epb(le, 0, 0, 1, "x")), nil, "interface 0, of which 0"},
-		{"pcapng, interfaces are those of the section", join(ng(le), shb(le), epb(le, 0, 0, 1, "x")), two, "interface 0, of which 0"},
-		{"pcapng, packet block too short", join(ng(le), block(le, blockEnhanced, make([]byte, 8))), two, "a packet block of 8 octets"},
+		{"pcapng, a packet block beyond the bound", join(ng(le), words(le, 6, maxBlock+4, 0)), two, "damaged at octet 128"},
+		{"pcapng, interface block beyond the buffer", join(ng(le), words(le, 1, bufSize+4, 0)), two, "at most 1048576"},
 		{"pcapng, interface block too short", join(shb(le), block(le, blockInterface, make([]byte, 4))), nil, "an interface description of 4 octets"},
 		{"pcapng, section block too short", join(ng(le), block(le, blockSection, words(le, byteOrderMagic))), two, "a section header of 4 octets"},
 		{"pcapng, section without byte order", join(ng(le), block(le, blockSection, make([]byte, 16))), two, "no byte order"},
@@ -210,6 +205,59 @@ func TestFile(t *testing.T) {
 				if n, _ := f.Progress(); c.err == "" && n != int64(len(c.data)) {
 					t.Errorf("read %d of %d octets", n, len(c.data))
 				}
+			}
+		})
+	}
+}
+
+// TestOddRecords checks that a record with a field that cannot be does not end the
+// reading, and is counted.
+func TestOddRecords(t *testing.T) {
+	const s = int64(1e9)
+	const gib = 1 << 30
+	huge := strings.Repeat("x", maxRecord+1)
+	pcap := func(magic uint32, records ...[]byte) []byte {
+		return join(pcapHead(le, magic, 1), pcapRecord(le, 3, 0, 60, "before"), join(records...), pcapRecord(le, 5, 0, 60, "behind"))
+	}
+	ng := func(blocks ...[]byte) []byte {
+		return join(shb(le), idb(le, 1, 0), epb(le, 0, 3e6, 60, "before"), join(blocks...), epb(le, 0, 5e6, 60, "behind"))
+	}
+	before, behind := got{"before", 3 * s, 60, 1, 0}, got{"behind", 5 * s, 60, 1, 0}
+	around := []got{before, behind}
+	odd := func(g got) []got { return []got{before, g, behind} }
+	for _, c := range []struct {
+		name string
+		data []byte
+		want []got
+		odd  OddRecords
+	}{
+		{"pcap, 4 GiB on the wire", pcap(0xa1b2c3d4, pcapRecord(le, 4, 0, math.MaxUint32, "odd")), odd(got{"odd", 4 * s, 3, 1, 0}), OddRecords{1, 0, 46}},
+		{"pcap, 1 GiB on the wire", pcap(0xa1b2c3d4, pcapRecord(le, 4, 0, gib, "odd")), odd(got{"odd", 4 * s, 3, 1, 0}), OddRecords{1, 0, 46}},
+		{"pcap, nothing captured of 1 GiB", pcap(0xa1b2c3d4, pcapRecord(le, 4, 0, gib, "")), odd(got{"", 4 * s, 0, 1, 0}), OddRecords{1, 0, 46}},
+		{"pcap, a jumbogram of 512 KiB", pcap(0xa1b2c3d4, pcapRecord(le, 4, 0, 512<<10, "big")), odd(got{"big", 4 * s, 512 << 10, 1, 0}), OddRecords{}},
+		{"pcap, a fraction of 4,294 s", pcap(0xa1b2c3d4, pcapRecord(le, 4, math.MaxUint32, 60, "odd")), odd(got{"odd", 5*s - 1, 60, 1, 0}), OddRecords{1, 0, 46}},
+		{"pcap, a fraction of 1 s in nanoseconds", pcap(0xa1b23c4d, pcapRecord(le, 4, 1e9, 60, "odd")), odd(got{"odd", 5*s - 1, 60, 1, 0}), OddRecords{1, 0, 46}},
+		{"pcapng, 4 GiB on the wire", ng(epb(le, 0, 4e6, math.MaxUint32, "odd")), odd(got{"odd", 4 * s, 3, 1, 0}), OddRecords{1, 0, 88}},
+		{"pcapng, simple packet of 4 GiB on the wire", ng(block(le, blockSimple, words(le, math.MaxUint32), []byte("odd!"))), odd(got{"odd!", 3 * s, 4, 1, 0}), OddRecords{1, 0, 88}},
+		{"pcapng, of no interface", ng(epb(le, 1, 4e6, 60, "odd")), around, OddRecords{0, 1, 88}},
+		{"pcapng, of an interface of the section before", join(ng(), shb(le), epb(le, 0, 4e6, 1, "odd")), around, OddRecords{0, 1, 156}},
+		{"pcapng, a packet larger than its block", ng(block(le, blockEnhanced, words(le, 0, 0, 0, 9, 9), make([]byte, 8))), around, OddRecords{0, 1, 88}},
+		{"pcapng, a packet larger than any", ng(epb(le, 0, 0, 1, huge)), around, OddRecords{0, 1, 88}},
+		{"pcapng, a block larger than the buffer", ng(epb(le, 0, 0, 1, strings.Repeat("x", bufSize))), around, OddRecords{0, 1, 88}},
+		{"pcapng, packet block too short", ng(block(le, blockEnhanced, make([]byte, 8))), around, OddRecords{0, 1, 88}},
+		{"pcapng, several", ng(epb(le, 1, 4e6, 60, "odd"), epb(le, 0, 4e6, gib, "odd"), epb(le, 7, 4e6, 60, "odd")), odd(got{"odd", 4 * s, 3, 1, 0}), OddRecords{1, 2, 88}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, err := NewFile(bytes.NewReader(c.data), "x.pcap")
+			if err != nil {
+				t.Fatal(err)
+			}
+			frames, err := readAll(t, f)
+			if err != nil || fmt.Sprint(frames) != fmt.Sprint(c.want) {
+				t.Errorf("got  %.300v, %v\nwant %.300v", frames, err, c.want)
+			}
+			if f.Odd() != c.odd {
+				t.Errorf("%+v, want %+v", f.Odd(), c.odd)
 			}
 		})
 	}

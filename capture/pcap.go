@@ -1,9 +1,6 @@
 package capture
 
-import (
-	"encoding/binary"
-	"math"
-)
+import "encoding/binary"
 
 const (
 	pcapHeader   = 24
@@ -44,8 +41,6 @@ func (f *File) nextRecord(fr *Frame) error {
 	switch {
 	case captured > maxRecord:
 		return f.damaged("a record of %d octets, at most %d can be", captured, maxRecord)
-	case wire > math.MaxInt32:
-		return f.damaged("a frame of %d octets on the wire", wire)
 	case sec|frac|captured|wire == 0:
 		return f.cut() // a file system's zeros in place of what a power cut lost
 	}
@@ -54,8 +49,15 @@ func (f *File) nextRecord(fr *Frame) error {
 		return err
 	}
 	fr.Data = f.buf[f.r+recordHeader : f.r+n : f.r+n]
-	fr.Time = int64(sec)*1e9 + int64(frac)*f.unit
+	fr.Time = int64(sec)*second + int64(frac)*f.unit
 	fr.WireLen = int(max(wire, captured))
+	if wire > maxWire || int64(frac)*f.unit >= second {
+		f.noteOdd(&f.odd.Corrected)
+		fr.Time = min(fr.Time, int64(sec)*second+second-1)
+		if wire > maxWire {
+			fr.WireLen = int(captured)
+		}
+	}
 	fr.Link = f.link
 	fr.Interface = 0
 	f.r += n

@@ -75,14 +75,14 @@ func (f *File) nextBlock(fr *Frame) error {
 			return f.damaged("a block of %d octets", size)
 		}
 		n := int(size)
-		switch typ {
-		case blockSection, blockInterface, blockPacket, blockSimple, blockEnhanced:
-			if n > bufSize {
-				return f.damaged("a block of %d octets, at most %d can be", n, bufSize)
-			}
+		packet := typ == blockPacket || typ == blockSimple || typ == blockEnhanced
+		switch {
+		case n <= bufSize && (packet || typ == blockSection || typ == blockInterface):
 			if err := f.need(n); err != nil {
 				return err
 			}
+		case typ == blockSection || typ == blockInterface:
+			return f.damaged("a block of %d octets, at most %d can be", n, bufSize)
 		default:
 			if err := f.skip(n - 4); err != nil {
 				return err
@@ -98,6 +98,9 @@ func (f *File) nextBlock(fr *Frame) error {
 			return f.damaged("a block of %d octets that ends as one of %d", size, end)
 		}
 		if n == 4 {
+			if packet {
+				f.noteOdd(&f.odd.Skipped)
+			}
 			continue
 		}
 		b = b[8 : n-4 : n-4]
@@ -111,7 +114,10 @@ func (f *File) nextBlock(fr *Frame) error {
 				return err
 			}
 		default:
-			return f.packet(typ, b, fr)
+			if f.packet(typ, b, fr) {
+				return nil
+			}
+			f.noteOdd(&f.odd.Skipped)
 		}
 	}
 }
@@ -174,14 +180,14 @@ func (f *File) addInterface(b []byte) error {
 	return nil
 }
 
-// packet fills fr from the body b of a packet block.
-func (f *File) packet(typ uint32, b []byte, fr *Frame) error {
+// packet fills fr from the body b of a packet block, and reports whether it could.
+func (f *File) packet(typ uint32, b []byte, fr *Frame) bool {
 	head := 20
 	if typ == blockSimple {
 		head = 4
 	}
 	if len(b) < head {
-		return f.damaged("a packet block of %d octets", len(b))
+		return false
 	}
 	var id int
 	switch typ {
@@ -191,7 +197,7 @@ func (f *File) packet(typ uint32, b []byte, fr *Frame) error {
 		id = int(f.u16(b))
 	}
 	if id >= len(f.ifaces) {
-		return f.damaged("a packet of interface %d, of which %d are described", id, len(f.ifaces))
+		return false
 	}
 	i := &f.ifaces[id]
 	captured, wire := uint32(len(b)-head), f.u32(b[head-4:])
@@ -204,15 +210,16 @@ func (f *File) packet(typ uint32, b []byte, fr *Frame) error {
 		room := captured
 		captured = f.u32(b[12:])
 		if captured > room {
-			return f.damaged("a packet of %d octets in a block with room for %d", captured, room)
+			return false
 		}
 		f.last = i.time(uint64(f.u32(b[4:]))<<32 | uint64(f.u32(b[8:])))
 	}
-	switch {
-	case captured > maxRecord:
-		return f.damaged("a record of %d octets, at most %d can be", captured, maxRecord)
-	case wire > math.MaxInt32:
-		return f.damaged("a frame of %d octets on the wire", wire)
+	if captured > maxRecord {
+		return false
+	}
+	if wire > maxWire {
+		f.noteOdd(&f.odd.Corrected)
+		wire = captured
 	}
 	end := head + int(captured)
 	fr.Data = b[head:end:end]
@@ -220,7 +227,7 @@ func (f *File) packet(typ uint32, b []byte, fr *Frame) error {
 	fr.WireLen = int(max(wire, captured))
 	fr.Link = i.link
 	fr.Interface = f.ifaceOff + id
-	return nil
+	return true
 }
 
 // time converts a timestamp to nanoseconds since the epoch; one too large for

@@ -372,6 +372,18 @@ func TestExtractUnjudged(t *testing.T) {
 	}
 }
 
+// TestOddRecord checks that a record of 4 GiB on the wire does not end the reading, and
+// that a warning says so.
+func TestOddRecord(t *testing.T) {
+	b := unpacked(t, "scan")
+	const wireLen = 24 + 12
+	copy(b[wireLen:], "\xff\xff\xff\xff")
+	code, _, stderr := picket(t, nil, "extract", "-q", "--features", "count", write(t, "odd.pcap", b))
+	if code != exitNothing || !strings.Contains(stderr, "odd.pcap: 1 damaged records, the first at octet 24: 1 were read by their sound fields, 0 skipped") {
+		t.Errorf("exit %d\n%s", code, stderr)
+	}
+}
+
 // TestMouths checks that the same packets give the same events as a file, as a
 // compressed file and on standard input.
 func TestMouths(t *testing.T) {

@@ -34,7 +34,12 @@ func readCapture(ctx context.Context, name string, std stdio, quiet bool, take f
 		src = &progress{File: f, w: std.err, name: report.Printable(filepath.Base(name)), from: time.Now()}
 		defer fmt.Fprintf(std.err, "\r\x1b[K")
 	}
-	if err := take(src); !errors.Is(err, io.EOF) {
+	err = take(src)
+	if o := f.Odd(); o.Corrected+o.Skipped > 0 {
+		fmt.Fprintf(std.err, "picket: warning: %s: %d damaged records, the first at byte %d: %d were read by their sound fields, %d skipped\n",
+			report.Printable(name), o.Corrected+o.Skipped, o.First, o.Corrected, o.Skipped)
+	}
+	if !errors.Is(err, io.EOF) {
 		return err
 	}
 	return nil
