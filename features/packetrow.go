@@ -9,7 +9,7 @@ import (
 // PacketRow is a row of a packet.
 const PacketRow RowKind = "packet"
 
-var packetKind = rowKind{name: PacketRow, groups: [][]Feature{packetGroup}, open: newPacketRows}
+var packetKind = rowKind{name: PacketRow, groups: [][]Feature{packetGroup}, identity: flowIdentity, open: newPacketRows}
 
 // need is what the features of packets are computed from besides the packet.
 type need uint8

@@ -36,12 +36,14 @@ type Extractor interface {
 
 // kinds lists all kinds of rows, in the order of the dictionary. Each is declared in
 // the file of its Extractor.
-var kinds = []*rowKind{&connectionKind, &packetKind}
+var kinds = []*rowKind{&connectionKind, &packetKind, &hostKind}
 
 // rowKind is a kind of row.
 type rowKind struct {
 	name   RowKind
 	groups [][]Feature // the features of its rows
+	// identity names what says which thing a row is of, beside its features.
+	identity []string
 	// open returns an Extractor of columns, which are valid.
 	open func(cfg Config, columns []column, emit func(*Row)) (Extractor, error)
 }
@@ -53,6 +55,18 @@ func Kinds() (names []RowKind) {
 	}
 	return names
 }
+
+// Identity returns the names of what says where a row of a kind is from and what it is of.
+func Identity(kind RowKind) []string {
+	k, err := findKind(kind)
+	if err != nil {
+		return nil
+	}
+	return k.identity
+}
+
+// flowIdentity is that of rows with two ends.
+var flowIdentity = []string{"capture", "start", "end", "source", "source_port", "destination", "destination_port", "protocol", "community_id", "ended"}
 
 // findKind returns the kind of that name, or an error that names those there are.
 func findKind(name RowKind) (*rowKind, error) {

@@ -17,7 +17,8 @@ var connectionKind = rowKind{
 	groups: [][]Feature{
 		basicGroup, timeGroup, hostGroup, contentGroup, telecomGroup, signallingGroup, flowGroup, behaviourGroup, dnsFeatures,
 	},
-	open: newConnectionRows,
+	identity: flowIdentity,
+	open:     newConnectionRows,
 }
 
 // Timeouts on the packet clock, in nanoseconds.
@@ -210,9 +211,10 @@ type Row struct {
 	// Packets and Octets count frames on the wire since the connection's last
 	// row: from the initiator, from the responder.
 	Packets, Octets [2]uint64
-	Connection      uint64 // number of the connection within its Tracker, from 1; 0 for a row that is not of a connection
-	Serial          int    // 0 for the first row of the connection
-	Ended           bool   // false for the row of a connection that goes on
+	Connection      uint64   // number of the connection within its Tracker, from 1; 0 for a row that is not of a connection
+	Serial          int      // 0 for the first row of the connection
+	Ended           bool     // false for the row of a connection that goes on
+	Host            HostName // of a host's row: what it is of; Src is its latest address
 	// Values holds the columns that the tracker was asked for, in their order.
 	// They are valid until the callback returns.
 	Values []float32
@@ -243,6 +245,10 @@ type Config struct {
 	// connections give their rows. 0 means DefaultStepBack; a live source keeps its
 	// order, and wants a second.
 	StepBack time.Duration
+	// Home is the networks that are inside, for rows of hosts.
+	Home Home
+	// Key is that of the sketches which count distinct values in rows of hosts.
+	Key SketchKey
 }
 
 // DefaultStepBack suits captures whose order nobody knows.
@@ -294,10 +300,15 @@ type Tracker struct {
 	roles *roles
 	rows  rower
 	emit  func(*Row)
+	watch watcher // nil: nobody
 	stats Stats
 }
 
 func newConnectionRows(cfg Config, columns []column, emit func(*Row)) (Extractor, error) {
+	return openConnections(cfg, columns, emit)
+}
+
+func openConnections(cfg Config, columns []column, emit func(*Row)) (*Tracker, error) {
 	limit := cfg.MaxConnections
 	if limit == 0 {
 		limit = DefaultMaxConnections
@@ -393,6 +404,9 @@ func (t *Tracker) Add(p *capture.Packet) {
 func (t *Tracker) swap(i int32, c *conn) {
 	c.swap()
 	t.rows.swap(i)
+	if t.watch != nil {
+		t.watch.swap(i)
+	}
 }
 
 // sequenced reports whether a TCP header of c was seen, and not just fragments.
@@ -440,6 +454,9 @@ func (t *Tracker) addError(p *capture.Packet) bool {
 	c.last = t.now
 	c.dir[side].packets++
 	c.dir[side].wire += uint64(p.WireLen)
+	if t.watch != nil {
+		t.watch.quoted(i, c, p)
+	}
 	return true
 }
 
@@ -472,6 +489,9 @@ func (t *Tracker) open(k *connKey, hash uint64, p *capture.Packet, hi bool) int3
 	if c.tunnel = p.Tunnel; p.Tunnel != capture.TunnelNone {
 		*t.rows.tunnels.begin(i) = tunnel{p.TunnelID, p.OuterSrc, p.OuterDst}
 	}
+	if t.watch != nil {
+		t.watch.begin(i, c, p)
+	}
 	return i
 }
 
@@ -487,6 +507,7 @@ func (t *Tracker) update(i int32, c *conn, p *capture.Packet, side int) {
 	if c.role == RoleGroup && side == originator && p.Proto == capture.ProtoUDP {
 		t.roles.asked(c, t.now)
 	}
+	was := c.tcp
 	next, renew := datagram, true
 	fresh := p.PayloadLen // octets not seen before
 	switch {
@@ -509,6 +530,9 @@ func (t *Tracker) update(i int32, c *conn, p *capture.Packet, side int) {
 		d.payload += uint64(p.PayloadLen)
 	}
 	t.rows.packet(i, c, p, side, t.now, fresh)
+	if t.watch != nil {
+		t.watch.packet(i, c, p, side, was, fresh)
+	}
 	if renew || next != c.class {
 		if c.class != numClasses {
 			t.unlink(c.class, c)
@@ -630,6 +654,9 @@ func (t *Tracker) end(i int32, time int64) {
 	}
 	t.row(i, c, time, true)
 	t.roles.keep(c)
+	if t.watch != nil {
+		t.watch.end(i, c, time)
+	}
 	t.conns.remove(i)
 }
 

@@ -45,12 +45,20 @@ func BenchmarkStages(b *testing.B) {
 		})
 	})
 	columns := defaultColumns(b)
+	hostColumns, err := chooseColumns(features.HostRow, nil, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
 	for _, stage := range []struct {
 		name    string
+		kind    features.RowKind
 		columns []string
-	}{{"decode+track", nil}, {"decode+track+rows", columns}} {
+	}{
+		{"decode+track", features.ConnectionRow, nil}, {"decode+track+rows", features.ConnectionRow, columns},
+		{"decode+hosts", features.HostRow, hostColumns},
+	} {
 		b.Run(stage.name, func(b *testing.B) {
-			t, err := features.NewExtractor(features.ConnectionRow, features.Config{Columns: stage.columns}, func(*features.Row) {})
+			t, err := features.NewExtractor(stage.kind, features.Config{Columns: stage.columns}, func(*features.Row) {})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -52,7 +52,7 @@ func extract(ctx context.Context, args []string, std stdio) (int, error) {
 		*format = "parquet"
 	}
 	write := func(w io.Writer) error {
-		rows, err := newRowWriter(cmp.Or(*format, "csv"), w, x.columns)
+		rows, err := newRowWriter(cmp.Or(*format, "csv"), w, features.RowKind(x.row), x.columns)
 		if err != nil {
 			return err
 		}
@@ -156,7 +156,11 @@ func writeFile(path string, inputs []string, write func(io.Writer) error) error 
 func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 	var name string
 	var writeErr error
-	cfg := features.Config{Columns: x.columns, MaxConnections: x.track.connections, Early: x.track.early}
+	home, err := x.track.home()
+	if err != nil {
+		return err
+	}
+	cfg := features.Config{Columns: x.columns, MaxConnections: x.track.connections, Early: x.track.early, Home: home}
 	t, err := features.NewExtractor(features.RowKind(x.row), cfg, func(r *features.Row) {
 		if r.Silent() {
 			return

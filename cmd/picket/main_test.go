@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"github.com/picket-ids/picket/features"
 	"github.com/picket-ids/picket/models"
 	"github.com/picket-ids/picket/runtime/detect"
 	"github.com/picket-ids/picket/runtime/onnx"
@@ -619,7 +621,7 @@ func TestExtract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := strings.Join(rows[0], ","), strings.Join(identity, ",")+",count,flag=S0,flag=REJ"; got != want {
+	if got, want := strings.Join(rows[0], ","), strings.Join(features.Identity(features.ConnectionRow), ",")+",count,flag=S0,flag=REJ"; got != want {
 		t.Errorf("header %s, want %s", got, want)
 	}
 	refused := 0
@@ -815,5 +817,36 @@ func TestHelp(t *testing.T) {
 	}
 	if code, stdout, _ := picket(t, nil, "version"); code != exitNothing || !strings.HasPrefix(stdout, "picket ") {
 		t.Errorf("version: exit %d, %q", code, stdout)
+	}
+}
+
+// TestExtractHosts checks that a scanner has a row of its own by its hardware address, and what --home-net changes.
+func TestExtractHosts(t *testing.T) {
+	scanner := func(args ...string) (host string, ports string) {
+		out := good(t, append([]string{"extract", "--row", "host", "--features", "tcp_refused_10s,tcp_ports_10s", "../../testdata/scan.pcap.gz"}, args...)...)
+		rows, err := csv.NewReader(strings.NewReader(out)).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := strings.Join(rows[0], ","), "capture,start,end,host,source,tcp_refused_10s,tcp_ports_10s"; got != want {
+			t.Errorf("header %s, want %s", got, want)
+		}
+		for _, r := range rows[1:] {
+			if r[4] == "10.77.1.66" && r[5] != "0" {
+				return r[3], r[6]
+			}
+		}
+		t.Fatalf("no row of the scanner:\n%s", out)
+		return "", ""
+	}
+	host, ports := scanner()
+	if n, _ := strconv.Atoi(ports); host != "02:aa:00:00:00:42" || n < 800 || n > 1200 {
+		t.Errorf("%s tried %s ports, want 02:aa:00:00:00:42 and about 1,000", host, ports)
+	}
+	if host, _ := scanner("--home-net", "192.0.2.0/24"); host != "10.77.1.66" {
+		t.Errorf("outside, the scanner is %s, want its address", host)
+	}
+	if code, _, stderr := picket(t, nil, "extract", "--row", "host", "--home-net", "home", "../../testdata/scan.pcap.gz"); code != exitError || !strings.Contains(stderr, "as in 192.168.0.0/16") {
+		t.Errorf("exit %d: %s", code, stderr)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/picket-ids/picket/capture"
+	"github.com/picket-ids/picket/features"
 	"github.com/picket-ids/picket/runtime/report"
 )
 
@@ -210,9 +212,24 @@ func (s *limited) Next(f *capture.Frame) error {
 type trackFlags struct {
 	connections int
 	early       time.Duration
+	homeNets    []string
+}
+
+// home returns the networks that are inside.
+func (t *trackFlags) home() (features.Home, error) {
+	var nets []netip.Prefix
+	for _, s := range t.homeNets {
+		n, err := netip.ParsePrefix(s)
+		if err != nil {
+			return features.Home{}, fmt.Errorf("--home-net %s: give an address and a length, as in 192.168.0.0/16", s)
+		}
+		nets = append(nets, n)
+	}
+	return features.NewHome(nets), nil
 }
 
 func (t *trackFlags) addFlags(fs *pflag.FlagSet) {
+	fs.StringSliceVar(&t.homeNets, "home-net", nil, "network that is inside, for rows of hosts; may be repeated (none: the private, shared, unique local and link-local ones)")
 	fs.IntVar(&t.connections, "max-connections", 0, "connections tracked at a time; beyond, the one idle longest is judged early (0: 32768)")
 	fs.DurationVar(&t.early, "early", time.Second, "judge a connection that is not established when it is quiet for so long, not only at its timeout (0: only then, as in KDD'99)")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -13,9 +14,21 @@ import (
 	"github.com/picket-ids/picket/features"
 )
 
-// identity are the columns of extract that say where a row is from and what it is of.
-// None is a feature.
-var identity = []string{"capture", "start", "end", "source", "source_port", "destination", "destination_port", "protocol", "community_id", "ended"}
+// identity says where a row is from and what it is of, by the names that features.Identity gives. None is a feature.
+// A value is a string, a time.Time, an int32 or a bool.
+var identity = map[string]func(capture string, r *features.Row) any{
+	"capture":          func(capture string, _ *features.Row) any { return capture },
+	"start":            func(_ string, r *features.Row) any { return time.Unix(0, r.Start).UTC() },
+	"end":              func(_ string, r *features.Row) any { return time.Unix(0, r.End).UTC() },
+	"host":             func(_ string, r *features.Row) any { return cmp.Or(r.Host.String(), r.Src.String()) },
+	"source":           func(_ string, r *features.Row) any { return r.Src.String() },
+	"source_port":      func(_ string, r *features.Row) any { return int32(r.SrcPort) },
+	"destination":      func(_ string, r *features.Row) any { return r.Dst.String() },
+	"destination_port": func(_ string, r *features.Row) any { return int32(r.DstPort) },
+	"protocol":         func(_ string, r *features.Row) any { return int32(r.Proto) },
+	"community_id":     func(_ string, r *features.Row) any { return r.CommunityID() },
+	"ended":            func(_ string, r *features.Row) any { return r.Ended },
+}
 
 // A rowWriter writes rows in one format. It holds a bounded part of them.
 type rowWriter interface {
@@ -23,13 +36,13 @@ type rowWriter interface {
 	close() error
 }
 
-// newRowWriter returns the writer of a format: csv or parquet.
-func newRowWriter(format string, w io.Writer, columns []string) (rowWriter, error) {
+// newRowWriter returns the writer of a format, csv or parquet, for rows of a kind.
+func newRowWriter(format string, w io.Writer, kind features.RowKind, columns []string) (rowWriter, error) {
 	switch format {
 	case "csv":
-		return newCSV(w, columns)
+		return newCSV(w, features.Identity(kind), columns)
 	case "parquet":
-		return newParquet(w, columns)
+		return newParquet(w, features.Identity(kind), columns)
 	}
 	return nil, fmt.Errorf("no format %q: csv or parquet", format)
 }
@@ -38,18 +51,26 @@ func newRowWriter(format string, w io.Writer, columns []string) (rowWriter, erro
 type csvRows struct {
 	buffer *bufio.Writer
 	out    *csv.Writer
+	names  []string // of the identity
 	record []string
 }
 
-func newCSV(w io.Writer, columns []string) (*csvRows, error) {
-	c := &csvRows{buffer: bufio.NewWriterSize(w, 1<<16)}
+func newCSV(w io.Writer, names, columns []string) (*csvRows, error) {
+	c := &csvRows{buffer: bufio.NewWriterSize(w, 1<<16), names: names}
 	c.out = csv.NewWriter(c.buffer)
-	return c, c.out.Write(append(slices.Clone(identity), columns...))
+	return c, c.out.Write(slices.Concat(names, columns))
 }
 
 func (c *csvRows) write(capture string, r *features.Row) error {
-	c.record = append(c.record[:0], capture, stamp(r.Start), stamp(r.End), r.Src.String(), strconv.Itoa(int(r.SrcPort)),
-		r.Dst.String(), strconv.Itoa(int(r.DstPort)), strconv.Itoa(int(r.Proto)), r.CommunityID(), strconv.FormatBool(r.Ended))
+	c.record = c.record[:0]
+	for _, name := range c.names {
+		switch v := identity[name](capture, r).(type) {
+		case time.Time:
+			c.record = append(c.record, v.Format(time.RFC3339Nano))
+		default:
+			c.record = append(c.record, fmt.Sprint(v))
+		}
+	}
 	for _, v := range r.Values {
 		c.record = append(c.record, strconv.FormatFloat(float64(v), 'g', -1, 32))
 	}
@@ -60,5 +81,3 @@ func (c *csvRows) close() error {
 	c.out.Flush()
 	return errors.Join(c.out.Error(), c.buffer.Flush())
 }
-
-func stamp(ns int64) string { return time.Unix(0, ns).UTC().Format(time.RFC3339Nano) }

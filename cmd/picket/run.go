@@ -243,7 +243,11 @@ func (r *runFlags) tryOut(loaded []*onnx.Model, std stdio) error {
 	if err != nil {
 		return err
 	}
-	if _, err := detect.New(detect.Config{Gateway: r.gateway, Models: opened, Suppress: r.suppress, MaxConnections: r.track.connections, Early: r.track.early}); err != nil {
+	home, err := r.track.home()
+	if err != nil {
+		return err
+	}
+	if _, err := detect.New(detect.Config{Gateway: r.gateway, Models: opened, Suppress: r.suppress, MaxConnections: r.track.connections, Early: r.track.early, Home: home}); err != nil {
 		return err
 	}
 	for _, s := range r.suppress {
@@ -272,6 +276,10 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 	if r.workers > 1 {
 		cfg.Fanout = uint16(1 + rand.N(60000)) // process ids are 1 in each container
 	}
+	home, err := r.track.home()
+	if err != nil {
+		return err
+	}
 	for range r.workers {
 		opened, closeAll, err := sessions(r.models.library, loaded, r.models.threshold)
 		if err != nil {
@@ -281,7 +289,7 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 		d.workers = append(d.workers, w)
 		w.detector, err = detect.New(detect.Config{
 			Gateway: r.gateway, Version: version, Models: opened, Suppress: r.suppress,
-			MaxConnections: r.track.connections, Early: r.track.early, StepBack: stepBack, MaxWait: tick,
+			MaxConnections: r.track.connections, Early: r.track.early, StepBack: stepBack, Home: home, MaxWait: tick,
 			Anonymizer: anonymizer, Incidents: table, Emit: d.emit,
 		})
 		if err != nil {

@@ -80,7 +80,11 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 		}
 		out.wait = *wait
 	}
-	cfg := detect.Config{Gateway: *gateway, Version: version, Models: loaded, MaxConnections: track.connections, Early: track.early,
+	home, err := track.home()
+	if err != nil {
+		return 0, err
+	}
+	cfg := detect.Config{Gateway: *gateway, Version: version, Models: loaded, MaxConnections: track.connections, Early: track.early, Home: home,
 		Emit: func(e *detect.Event) { out.emit(ctx, e) }}
 	if live != nil {
 		cfg.MaxWait, cfg.StepBack = tick, stepBack

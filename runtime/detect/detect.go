@@ -43,6 +43,7 @@ type Config struct {
 	MaxConnections int           // see features.Config
 	Early          time.Duration // likewise
 	StepBack       time.Duration // likewise; beyond it incidents end, too
+	Home           features.Home // likewise
 	// MaxWait is how long, on the packet clock, rows may wait for a batch to fill
 	// and events for the row that shows they are due; 0: as long as it takes.
 	// It changes when events come, not what they say.
@@ -229,7 +230,7 @@ func (d *Detector) newSource(l *lane) (*source, error) {
 	s := &source{lane: l}
 	var err error
 	s.Extractor, err = features.NewExtractor(l.kind, features.Config{
-		Columns: l.columns, MaxConnections: d.cfg.MaxConnections, Early: d.cfg.Early, StepBack: d.cfg.StepBack,
+		Columns: l.columns, MaxConnections: d.cfg.MaxConnections, Early: d.cfg.Early, StepBack: d.cfg.StepBack, Home: d.cfg.Home,
 	}, func(r *features.Row) { d.add(s.lane, r) })
 	return s, err
 }

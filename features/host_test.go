@@ -1,0 +1,301 @@
+package features
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/picket-ids/picket/capture"
+)
+
+// hostRow is a row of a test: the host, the end of its window in seconds since epoch, and the columns that are not 0.
+type hostRow struct {
+	host   string
+	at     float64
+	values map[string]float64
+}
+
+// hostRows returns the rows of packets.
+func hostRows(t testing.TB, cfg Config, ps ...capture.Packet) (all []hostRow) {
+	t.Helper()
+	for _, f := range featuresOf(HostRow) {
+		cfg.Columns = append(cfg.Columns, f.Name)
+	}
+	x, err := NewExtractor(HostRow, cfg, func(r *Row) {
+		row := hostRow{cmp.Or(r.Host.String(), r.Src.String()), float64(r.Time-epoch) / 1e9, map[string]float64{}}
+		for c, v := range r.Values {
+			if v != 0 {
+				row.values[cfg.Columns[c]] = float64(v)
+			}
+		}
+		all = append(all, row)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range ps {
+		x.Add(&ps[i])
+	}
+	x.Flush()
+	return all
+}
+
+// find returns the row of a host whose window ends at a time.
+func find(t testing.TB, rows []hostRow, host string, at float64) map[string]float64 {
+	t.Helper()
+	for _, r := range rows {
+		if r.host == host && r.at == at {
+			return r.values
+		}
+	}
+	var have []string
+	for _, r := range rows {
+		have = append(have, fmt.Sprintf("%s @%v", r.host, r.at))
+	}
+	t.Fatalf("no row of %s at %v; there are %s", host, at, strings.Join(have, ", "))
+	return nil
+}
+
+func wantValues(t testing.TB, got map[string]float64, want string) {
+	t.Helper()
+	for f := range strings.FieldsSeq(want) {
+		name, text, _ := strings.Cut(f, "=")
+		var v float64
+		if _, err := fmt.Sscan(text, &v); err != nil {
+			t.Fatal(err)
+		}
+		if got[name] != v {
+			t.Errorf("%s %v, want %v", name, got[name], v)
+		}
+	}
+}
+
+// syn is a SYN of the client to a port, refused or not.
+func probe(seconds float64, port uint16, refused bool) (ps []capture.Packet) {
+	p := packet(seconds, capture.ProtoTCP, false, 0)
+	p.SrcPort, p.DstPort, p.Flags, p.Seq = 40000+port, port, capture.SYN, 7
+	ps = append(ps, p)
+	if refused {
+		p = packet(seconds+.001, capture.ProtoTCP, true, 0)
+		p.DstPort, p.SrcPort, p.Flags, p.Ack = 40000+port, port, capture.RST|capture.ACK, 8
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+// TestHostWindow follows a scan: what it counts in its window, in the long span, and when that is over.
+func TestHostWindow(t *testing.T) {
+	var ps []capture.Packet
+	for port := range uint16(20) { // epoch is a multiple of 10 s
+		ps = append(ps, probe(1+float64(port)/100, port+1, port < 15)...)
+	}
+	ps = append(ps, probe(25, 30, true)...)
+	ps = append(ps, probe(700, 31, true)...)
+	ps = append(ps, probe(2000, 32, true)...)
+	rows := hostRows(t, Config{}, ps...)
+	wantValues(t, find(t, rows, "10.0.0.9", 10), `tcp_tried_10s=20 tcp_tried_600s=20 tcp_ports_10s=20 tcp_peers_10s=1 tcp_refused_10s=15
+		tcp_refused_services_600s=15 tcp_half_open_10s=5 tcp_unanswered_10s=5 tcp_most_service_10s=1 tcp_most_peer_10s=20`)
+	wantValues(t, find(t, rows, "10.0.0.1", 10), `in_tcp_tried_10s=20 in_tcp_ports_10s=20 in_tcp_peers_10s=1 in_tcp_refused_10s=15
+		in_tcp_unanswered_10s=5 tcp_tried_10s=0`)
+	wantValues(t, find(t, rows, "10.0.0.9", 30), "tcp_tried_10s=1 tcp_tried_600s=21 tcp_ports_10s=1 tcp_ports_600s=21")
+	wantValues(t, find(t, rows, "10.0.0.9", 710), "tcp_tried_10s=1 tcp_tried_600s=1 tcp_ports_600s=1")
+	wantValues(t, find(t, rows, "10.0.0.9", 2010), "tcp_tried_600s=1 tcp_ports_600s=1 tcp_most_peer_600s=1")
+}
+
+// TestHostDistinct checks that distinct counts are exact up to 32 and then within four standard errors, in both spans.
+func TestHostDistinct(t *testing.T) {
+	for _, n := range []int{1, 2, 31, 32, 33, 100, 1000, 5000} {
+		var ps []capture.Packet
+		for port := range n {
+			ps = append(ps, probe(1+float64(port)/1e6, uint16(port+1), false)...)
+			ps = append(ps, probe(1+float64(port)/1e6, uint16(port+1), false)...)
+		}
+		got := find(t, hostRows(t, Config{}, ps...), "10.0.0.9", 10)
+		for _, column := range []string{"tcp_ports_10s", "tcp_ports_600s", "tcp_services_10s"} {
+			if off := math.Abs(got[column] - float64(n)); n <= exactItems && off > 0 || off > 4*.092*float64(n) {
+				t.Errorf("%s %v of %d ports", column, got[column], n)
+			}
+		}
+	}
+}
+
+// TestHostTicks checks that it does not matter when the clock is moved between packets.
+func TestHostTicks(t *testing.T) {
+	ps := randomPackets(newRand(3), 20000)
+	slices.SortStableFunc(ps, func(a, b capture.Packet) int { return int(a.Time - b.Time) })
+	run := func(tick bool) (lines []string) {
+		var columns []string
+		for _, f := range featuresOf(HostRow) {
+			columns = append(columns, f.Name)
+		}
+		x, err := NewExtractor(HostRow, Config{Columns: columns}, record(&lines))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rng := newRand(4)
+		for i := range ps {
+			if tick && i > 0 && rng.IntN(2) == 0 {
+				x.Tick(ps[i-1].Time + rng.Int64N(ps[i].Time-ps[i-1].Time+1))
+			}
+			x.Add(&ps[i])
+		}
+		x.Flush()
+		return lines
+	}
+	plain, ticked := run(false), run(true)
+	if len(plain) < 100 {
+		t.Fatalf("%d rows", len(plain))
+	}
+	for i := range plain {
+		if i >= len(ticked) || plain[i] != ticked[i] {
+			t.Fatalf("row %d of %d and %d\n%s\nticked\n%s", i, len(plain), len(ticked), plain[i], ticked[min(i, len(ticked)-1)])
+		}
+	}
+}
+
+// TestHostARP follows hosts that look for others, answer, and take an address.
+func TestHostARP(t *testing.T) {
+	a, b := capture.MAC{2, 0, 0, 0, 0, 1}, capture.MAC{2, 0, 0, 0, 0, 2}
+	arp := func(seconds float64, op uint16, from capture.MAC, sender, target capture.Addr) capture.Packet {
+		return capture.Packet{Time: epoch + int64(seconds*1e9), WireLen: 42, SrcMAC: from,
+			ARP: &capture.ARPMessage{Op: op, SenderMAC: from, Sender: sender, Target: target}}
+	}
+	gateway := addr("10.0.0.254")
+	ps := []capture.Packet{
+		arp(1, 1, a, client, gateway), arp(1.1, 2, b, gateway, client), // an ordinary exchange
+		arp(11, 2, a, gateway, addr("10.0.0.3")), // a says that it is the gateway, unasked
+	}
+	for k := range 40 {
+		ps = append(ps, arp(21+float64(k)/100, 1, b, gateway, addr(fmt.Sprintf("10.0.0.%d", 10+k))))
+	}
+	rows := hostRows(t, Config{}, ps...)
+	wantValues(t, find(t, rows, a.String(), 10), "arp_requests_10s=1 arp_targets_10s=1 arp_claims_10s=1 arp_unasked_10s=0 arp_taken_10s=0")
+	wantValues(t, find(t, rows, b.String(), 10), "arp_reply_targets_10s=1 arp_unasked_10s=0")
+	wantValues(t, find(t, rows, a.String(), 20), "arp_unasked_10s=1 arp_taken_10s=1 arp_claims_600s=2")
+	wantValues(t, find(t, rows, b.String(), 20), "in_address_taken_10s=1")
+	if n := find(t, rows, b.String(), 30)["arp_targets_10s"]; n < 40*.63 || n > 40*1.37 {
+		t.Errorf("%v targets of 40", n)
+	}
+}
+
+// TestHostSpoofed sends packets of more made-up sources than there is room for, while one host scans slowly: the
+// scanner keeps its place, memory stays, and the rest is in one row.
+func TestHostSpoofed(t *testing.T) {
+	var ps []capture.Packet
+	scanner, victim := addr("203.0.113.5"), addr("10.0.0.1")
+	for k := range 30000 {
+		p := packet(1+float64(k)/1000, capture.ProtoTCP, false, 0)
+		n := uint32(k) * 2654435761 // each once
+		p.Src, p.Dst, p.Flags = capture.Addr{10: 0xff, 11: 0xff, 12: 99, 13: byte(n >> 16), 14: byte(n >> 8), 15: byte(n)}, victim, capture.SYN
+		if k%1500 == 0 {
+			p.Src, p.DstPort = scanner, uint16(k/1500)
+		}
+		ps = append(ps, p)
+	}
+	rows := hostRows(t, Config{}, ps...)
+	if got := find(t, rows, scanner.String(), 40)["tcp_ports_600s"]; got != 20 {
+		t.Errorf("the scanner tried %v ports, want 20", got)
+	}
+	if got := find(t, rows, "rest", 20)["tcp_tried_10s"]; got < 1000 {
+		t.Errorf("the rest tried %v", got)
+	}
+	if got := find(t, rows, "10.0.0.1", 20)["in_tcp_tried_10s"]; got != 10000 {
+		t.Errorf("the victim: %v tried, want 10000", got)
+	}
+}
+
+// TestHostAllocations checks that packets allocate nothing once memory is made.
+func TestHostAllocations(t *testing.T) {
+	var columns []string
+	for _, f := range featuresOf(HostRow) {
+		columns = append(columns, f.Name)
+	}
+	x, err := NewExtractor(HostRow, Config{Columns: columns}, func(*Row) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ps := randomPackets(newRand(5), 30000)
+	slices.SortStableFunc(ps, func(a, b capture.Packet) int { return int(a.Time - b.Time) })
+	add := func() {
+		for i := range ps {
+			x.Add(&ps[i])
+		}
+		x.Flush()
+	}
+	add()
+	if n := testing.AllocsPerRun(2, add); n != 0 {
+		t.Errorf("%v allocations of %d packets", n, len(ps))
+	}
+}
+
+// BenchmarkHosts takes the packets of the mixed benchmark.
+func BenchmarkHosts(b *testing.B) {
+	var columns []string
+	for _, f := range featuresOf(HostRow) {
+		columns = append(columns, f.Name)
+	}
+	x, err := NewExtractor(HostRow, Config{Columns: columns}, func(*Row) {})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ps := randomPackets(newRand(5), 30000)
+	slices.SortStableFunc(ps, func(a, b capture.Packet) int { return int(a.Time - b.Time) })
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		if x.Add(&ps[n]); n == len(ps)-1 {
+			x.Flush()
+			n = -1
+		}
+		n++
+	}
+}
+
+// FuzzHostApps lets connections to the ports of all applications say what the data says: none may end in a panic, and
+// every value is a count.
+func FuzzHostApps(f *testing.F) {
+	f.Add([]byte("\x00\x35\x00GET / HTTP/1.1\r\n\r\n"), uint8(0))
+	f.Add([]byte("\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04abcd\x30\x05\x00\x01t12"), uint8(1))
+	f.Add([]byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x02bc\x00\x00\x10\x00\x01"), uint8(2))
+	var ports []servicePort
+	for _, k := range appKinds {
+		ports = append(ports, k.ports[0])
+	}
+	ports = append(ports, servicePort{capture.ProtoUDP, portDHCPServer}, servicePort{capture.ProtoICMPv6, 136})
+	columns := names(hostFeatures)
+	f.Fuzz(func(t *testing.T, data []byte, which uint8) {
+		x, err := NewExtractor(HostRow, Config{Columns: columns}, func(r *Row) {
+			for c, v := range r.Values {
+				if v < 0 || v != float32(math.Trunc(float64(v))) {
+					t.Errorf("%s is %v", columns[c], v)
+				}
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := ports[int(which)%len(ports)]
+		syn := packet(0, to.proto, false, 0)
+		syn.DstPort, syn.Flags = to.port, capture.SYN
+		x.Add(&syn)
+		seq := [2]uint32{1, 1}
+		for k := 0; len(data) > 0 && k < 64; k++ {
+			n := min(len(data), 1+int(data[0])%97)
+			p := packet(float64(k)/10, to.proto, data[0]&1 == 1, n)
+			p.Payload, p.Flags, p.Seq = data[:n], capture.ACK, seq[data[0]&1]
+			seq[data[0]&1] += uint32(n)
+			p.SrcMAC, p.ICMPType = capture.MAC{2, 0, 0, 0, 0, 1}, 136
+			if p.Src == client {
+				p.DstPort = to.port
+			} else {
+				p.SrcPort = to.port
+			}
+			data = data[n:]
+			x.Add(&p)
+		}
+		x.Flush()
+	})
+}
