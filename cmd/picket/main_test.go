@@ -381,7 +381,7 @@ func TestOddRecord(t *testing.T) {
 	const wireLen = 24 + 12
 	copy(b[wireLen:], "\xff\xff\xff\xff")
 	code, _, stderr := picket(t, nil, "extract", "-q", "--features", "count", write(t, "odd.pcap", b))
-	if code != exitNothing || !strings.Contains(stderr, "odd.pcap: 1 damaged records, the first at octet 24: 1 were read by their sound fields, 0 skipped") {
+	if code != exitNothing || !strings.Contains(stderr, "odd.pcap: 1 damaged records, the first at byte 24: 1 were read by their sound fields, 0 skipped") {
 		t.Errorf("exit %d\n%s", code, stderr)
 	}
 }
