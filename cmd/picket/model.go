@@ -58,7 +58,7 @@ func (m *modelFlags) unsigned() []string {
 	return slices.DeleteFunc(slices.Clone(m.names), bundled)
 }
 
-// load reads and vets the models, which takes a child process of up to vetTime for each that is not bundled. They
+// load reads and vets the models, which takes a child process of up to vetWait for each that is not bundled. They
 // may be shared; sessions makes them ready to score.
 func (m *modelFlags) load(ctx context.Context) ([]*onnx.Model, error) {
 	if !(m.threshold >= 0 && m.threshold <= 1) {

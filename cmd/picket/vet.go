@@ -28,8 +28,10 @@ import (
 
 const (
 	maxModel = 64 << 20 // octets of a file, what onnx.Parse takes
-	// vetTime is what the child may take, by the clock and of the processor. Bundled models take 0.1 s on amd64.
+	// vetTime is what the child may take of the processor. Bundled models take 0.1 s on amd64.
 	vetTime = 10 * time.Second
+	// vetWait is what it may take by the clock: on a busy board it may wait for the processor for long.
+	vetWait = time.Minute
 	// vetData is the writable memory that the child may map beyond what it has when it has read the model, in octets, beside
 	// 8 times the model. The bundled models need 48 MiB (ONNX Runtime 1.21, amd64), a network of 56 MiB less than 256.
 	vetData = 128 << 20
@@ -42,7 +44,7 @@ type vetting struct {
 	key     *minisign.PublicKey // who must have signed it; nil: nobody
 	library string              // ONNX Runtime for the child; empty: look for one
 	picket  string              // program that is the child; empty: this one
-	timeout time.Duration       // of the child; 0: vetTime
+	timeout time.Duration       // of the child; 0: vetWait
 }
 
 // newVetting returns the vetting that flags ask for; an empty key asks for no signature.
@@ -191,7 +193,7 @@ func (v *vetting) tryLibrary(path string) error {
 // child has a child process load the library, then the model, and score with it. It returns the line that the child
 // answers; a *crash when there is none.
 func (v *vetting) child(ctx context.Context, library string, data []byte) (said string, err error) {
-	limit := cmp.Or(v.timeout, vetTime)
+	limit := cmp.Or(v.timeout, vetWait)
 	timed, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	// The kernel kills the child with the thread that started it, which must live as long.
