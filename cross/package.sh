@@ -106,8 +106,8 @@ tree() {
 	find "$1" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
 }
 
-# package FORMAT ARCH VERSION TREE. Of the directories only Picket's own are named: to own /usr or /etc would be to set
-# their modes, and an rpm that does is refused where the system's own has others (Fedora's /usr/bin is 0555).
+# package FORMAT ARCH VERSION TREE. Each file is named, because of a tree nfpm passes on Go's mode bits (ModeDir), which
+# no archive knows. Of the directories only Picket's own are named.
 package() {
 	{
 		cat cross/nfpm.yaml

@@ -136,14 +136,13 @@ keeps() {
 	shift
 	rm -rf "$keep"
 	mkdir -p "$keep"/{etc/init.d,lib/upgrade,root,tmp,usr/{bin,lib/systemd,share/{doc,man}},var/lib}
-	chmod 755 "$keep" "$keep"/{etc,usr,var}
-	chmod 555 "$keep/usr/bin"
+	chmod 755 "$keep" "$keep"/{etc,lib,usr,usr/bin,usr/lib,usr/share,var,var/lib}
 	chmod 700 "$keep/root"
 	chmod 1777 "$keep/tmp"
-	before=$(find "$keep" -type d -exec stat -c '%a %u %g %n' {} + | sort -k 4)
+	before=$(find "$keep" -type d -exec stat -c '%a %u %g %n' {} + | sort)
 	(cd "$keep" && "$@") 2>"$work/stderr" || die "$name does not unpack: $(cat "$work/stderr")"
-	[ -z "$(comm -23 <(echo "$before") <(find "$keep" -type d -exec stat -c '%a %u %g %n' {} + | sort -k 4))" ] ||
-		die "$name changes directories: $(comm -23 <(echo "$before") <(find "$keep" -type d -exec stat -c '%a %u %g %n' {} + | sort -k 4))"
+	[ -z "$(comm -23 <(echo "$before") <(find "$keep" -type d -exec stat -c '%a %u %g %n' {} + | sort))" ] ||
+		die "$name changes directories: $(comm -23 <(echo "$before") <(find "$keep" -type d -exec stat -c '%a %u %g %n' {} + | sort))"
 	[ -x "$keep/usr/bin/picket" ] || die "$name unpacks no picket"
 }
 rpm_files() { "$busybox" rpm2cpio "$1" | "$busybox" cpio -idm --quiet; }
@@ -209,10 +208,10 @@ try-restart picket.service"
 	fi
 
 	quick=1
-	rpm_in() { QEMU_CPU=$cpu rpm --root "$system" --dbpath /var/lib/rpm "$@" --nodeps --ignorearch >"$work/rpm" 2>&1 || die "$target: rpm $*: $(cat "$work/rpm")"; }
+	rpm_in() { QEMU_CPU=$cpu rpm --root "$system" --dbpath /var/lib/rpm "$@" --nodeps >"$work/rpm" 2>&1 || die "$target: rpm $*: $(cat "$work/rpm")"; }
 	rm -f "$system/told"
 	rpm_in -i "$work/filesystem.rpm"
-	rpm_in -i "$rpmfile"
+	rpm_in -i --ignorearch "$rpmfile"
 	! grep -q 'does not run' "$work/rpm" || die "$target: rpm -i says $(cat "$work/rpm")"
 	told "rpm -i" "daemon-reload
 try-restart picket.service"
@@ -327,8 +326,8 @@ rc-update del picket" ] || die "$target: the apk's scripts told OpenRC: $(cat "$
 	mount -o remount,bind,ro "$one"
 	mounts "$one"
 	with=()
-	said=$(in_root "$one" /picket version)
-	[[ $said = *"ONNX Runtime $ort (/proc/self/fd/"* ]] || die "$target: one file in a read-only root says $said"
+	said=$(in_root "$one" /picket version 2>&1)
+	[[ $said = "picket "*"ONNX Runtime $ort (/proc/self/fd/"* ]] || die "$target: one file in a read-only root says $said"
 	try "$target one file, read-only root, no HOME" "$one" /picket
 	if [ "$machine" = "$(uname -m)" ]; then # emulation has neither Landlock nor its packet sockets
 		code=0

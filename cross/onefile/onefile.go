@@ -28,11 +28,12 @@ import (
 	"github.com/mikelolasagasti/xz"
 )
 
-// The names of the three files that a start needs to know; the others are found by the loader.
+// The names of the files that a start needs to know; the others are libraries, which are found by the loader.
 const (
-	Loader  = "picket" // the dynamic loader, under the name that ps is to show
-	Program = "picket.bin"
-	Library = "libonnxruntime.so"
+	Loader   = "picket" // the dynamic loader, under the name that ps is to show
+	Program  = "picket.bin"
+	Library  = "libonnxruntime.so"
+	Licences = "THIRD-PARTY.gz" // to be read by people
 )
 
 const (

@@ -347,7 +347,9 @@ func (p *pack) inMemory() error {
 		sealed = append(sealed, fd)
 		path := "/proc/self/fd/" + strconv.Itoa(fd)
 		at[name] = path
-		if name != Loader && name != Program && name != Library {
+		switch name {
+		case Loader, Program, Library, Licences:
+		default:
 			preload = append(preload, path)
 		}
 		return memory(fd), nil
