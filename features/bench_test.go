@@ -3,6 +3,7 @@ package features
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"testing"
@@ -240,6 +241,46 @@ func BenchmarkCollide(b *testing.B) {
 				tr.Add(&p)
 			}
 			b.ReportMetric(float64(tr.Open()), "open")
+		})
+	}
+}
+
+// BenchmarkLive tracks packets of so many live TCP connections, in turn, 20,000 a second.
+func BenchmarkLive(b *testing.B) {
+	for _, n := range []uint32{1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			rows := 0
+			tr := newTracker(b, Config{Columns: allColumns(), Early: 1e9}, func(*Row) { rows++ })
+			p := packet(0, capture.ProtoTCP, false, 100)
+			p.Flags = capture.ACK | capture.PSH
+			now := p.Time
+			packets := 0
+			pass := func() {
+				for i := range n {
+					p.Src, p.Dst, p.SrcPort, p.DstPort, p.Seq = client, server, 0, 80, 0
+					binary.BigEndian.PutUint32(p.Src[12:], 10<<24|i*2654435761>>12)
+					p.SrcPort = uint16(40000 + i%20000)
+					if (packets+int(i))/int(n)%2 == 1 {
+						p.Src, p.Dst, p.SrcPort, p.DstPort = p.Dst, p.Src, p.DstPort, p.SrcPort
+					}
+					now += second / 20_000
+					p.Time = now
+					p.Seq = uint32(packets) / n * 100
+					tr.Add(&p)
+				}
+				packets += int(n)
+			}
+			for range 3 {
+				pass()
+			}
+			rows, packets = 0, 0
+			b.ReportAllocs()
+			for b.Loop() {
+				pass()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(packets), "ns/packet")
+			b.ReportMetric(float64(rows)/float64(packets), "rows/packet")
+			b.ReportMetric(float64(tr.Stats().Evicted), "evicted")
 		})
 	}
 }

@@ -112,45 +112,64 @@ type served struct {
 	known bool   // it answered a SYN with data, or two peers
 }
 
-// past remembers the roles of connections that ended, the last 8 of each set: the
-// hash of the key, whose last bit says that hi was the client.
-type past [4096][8]uint64
+// past remembers connections that ended, the last 8 of each set: 29 bits of the hash of the
+// key, and what is known of it. 100,000 live ones that take turns in the tracker's table
+// find room.
+type past [1 << 15][8]uint32
 
-func sumKey(k *connKey) uint64 {
-	a := sumAddr(&k.lo, uint64(k.loPort)<<16|uint64(k.hiPort))
-	return sumAddr(&k.hi, a^uint64(k.vni)<<8^uint64(k.proto)) | 2 // never 0
+const (
+	pastHiFirst uint32 = 1 << iota // hi was the client
+	pastSure                       // that is known
+	pastEvicted                    // it ended for want of room, and may go on
+	pastBits    = pastHiFirst | pastSure | pastEvicted
+)
+
+// set returns the set of a key and its word there, with all of pastBits.
+func (p *past) set(k *connKey) (set *[8]uint32, word uint32) {
+	sum := sumAddr(&k.lo, uint64(k.loPort)<<16|uint64(k.hiPort))
+	sum = sumAddr(&k.hi, sum^uint64(k.vni)<<8^uint64(k.proto))
+	return &p[sum>>49], uint32(sum) | pastBits
 }
 
-func (p *past) find(k *connKey) (hiFirst, ok bool) {
-	sum := sumKey(k)
-	for _, w := range &p[sum>>52] {
-		if w|1 == sum|1 {
-			return w&1 != 0, true
+// find returns the bits of a connection, 0 when it is not known.
+func (p *past) find(k *connKey) uint32 {
+	set, word := p.set(k)
+	for _, w := range set {
+		if w|pastBits == word {
+			return w & pastBits
 		}
 	}
-	return false, false
+	return 0
 }
 
-func (p *past) put(k *connKey, hiFirst bool) {
-	sum := sumKey(k) &^ 1
-	if hiFirst {
-		sum |= 1
-	}
-	set := &p[sum>>52]
+func (p *past) put(k *connKey, bits uint32) {
+	set, word := p.set(k)
 	n := 0
-	for n < len(set)-1 && set[n]|1 != sum|1 {
+	for n < len(set)-1 && set[n]|pastBits != word {
 		n++
 	}
 	copy(set[1:n+1], set[:n])
-	set[0] = sum
+	set[0] = word&^pastBits | bits
 }
 
-// keep remembers the role of c, which ends, if both sides have spoken.
-func (r *roles) keep(c *conn) {
+// keep remembers c, which ends: its role if both sides have spoken, and that it may come
+// back if it was evicted and is more than a SYN without an answer.
+func (r *roles) keep(c *conn, evicted bool) {
 	const both = spoke<<originator | spoke<<responder
-	if c.said&both == both && !c.unsure && c.role != RoleGroup && !c.isICMP() {
-		r.past.put(&c.key, c.hiFirst)
+	var bits uint32
+	if c.said&both == both && !c.unsure || c.role == RoleKept {
+		bits |= pastSure
 	}
+	if evicted && c.class != synSent {
+		bits |= pastEvicted
+	}
+	if bits == 0 || c.role == RoleGroup || c.isICMP() {
+		return
+	}
+	if c.hiFirst {
+		bits |= pastHiFirst
+	}
+	r.past.put(&c.key, bits)
 }
 
 // spread counts whom endpoints send to first, and who of these answers. What has
@@ -320,12 +339,13 @@ func (r *roles) begin(c *conn, p *capture.Packet, hi bool, now int64) {
 	default:
 		c.predates = now-r.began < predateSpan
 	}
-	var kept bool
-	if c.hiFirst, kept = r.past.find(&c.key); kept {
-		c.role = RoleKept
+	if known := r.past.find(&c.key); known != 0 {
+		c.hiFirst, c.back = known&pastHiFirst != 0, known&pastEvicted != 0
+		if c.role = RoleFirst; known&pastSure != 0 {
+			c.role = RoleKept
+		}
 		return
 	}
-	c.hiFirst = hi
 	if isGroup(&p.Dst) {
 		c.role, c.unsure = RoleGroup, groupAnswer(p)
 		return
@@ -367,7 +387,7 @@ func (r *roles) serves(e *endpoint) bool {
 // said takes what side of c, by the bits of conn.said, says for the first time.
 func (r *roles) said(c *conn, side int, bits uint8, now int64) {
 	handshake := c.role == RoleHandshake && c.key.proto == capture.ProtoTCP
-	if !hasPorts(c.key.proto) || c.role == RoleGroup || handshake && (side == originator || c.said&(paid<<responder) == 0) {
+	if !hasPorts(c.key.proto) || c.role == RoleGroup || c.back || handshake && (side == originator || c.said&(paid<<responder) == 0) {
 		return
 	}
 	from, to := c.endpoint(side), c.endpoint(1-side)

@@ -122,6 +122,7 @@ type conn struct {
 	settled    bool  // role is that of the packets, and not just of the first
 	predates   bool  // may be older than the capture
 	said       uint8 // by its sides: see spoke and paid
+	back       bool  // it was evicted, and its row has been made
 	class      class
 	tcp        uint16
 	isn        uint32
@@ -254,7 +255,7 @@ type Config struct {
 // DefaultStepBack suits captures whose order nobody knows.
 const DefaultStepBack = time.Minute
 
-// DefaultMaxConnections takes about 10 MB when full, and 29 MB with the columns of
+// DefaultMaxConnections takes about 12 MB when full, and 30 MB with the columns of
 // all groups.
 const DefaultMaxConnections = 1 << 15
 
@@ -263,6 +264,7 @@ type Stats struct {
 	Connections uint64 // begun
 	Open        int    // connections being tracked now
 	Evicted     uint64 // connections ended early because the table was full
+	Returned    uint64 // of these, as often as they came back; they give no row in their first minute
 	Rows        uint64
 	ClockSteps  uint64 // times that packet time ran back by more than Config.StepBack
 	// Roles counts the connections with a row by how their client was found, when they had
@@ -280,6 +282,7 @@ func (s *Stats) Add(o Stats) {
 	s.Connections += o.Connections
 	s.Open += o.Open
 	s.Evicted += o.Evicted
+	s.Returned += o.Returned
 	s.Rows += o.Rows
 	s.ClockSteps += o.ClockSteps
 	s.Forgotten += o.Forgotten
@@ -473,7 +476,7 @@ func undelivered(p *capture.Packet) bool {
 func (t *Tracker) open(k *connKey, hash uint64, p *capture.Packet, hi bool) int32 {
 	if t.conns.full() {
 		t.stats.Evicted++
-		t.end(t.idlest(), t.now)
+		t.evict(t.idlest())
 	}
 	i, _ := t.conns.put(k, hash)
 	c := t.conns.at(i)
@@ -481,6 +484,9 @@ func (t *Tracker) open(k *connKey, hash uint64, p *capture.Packet, hi bool) int3
 	c.icmpType, c.icmpCode = p.ICMPType, p.ICMPCode
 	c.firstHi = hi
 	t.roles.begin(c, p, hi, t.now)
+	if c.back {
+		t.stats.Returned++
+	}
 	c.class = numClasses
 	t.stats.Connections++
 	c.number = t.stats.Connections
@@ -638,6 +644,7 @@ func (t *Tracker) expire(now int64) {
 		// A connection silent for half of its timeout is more likely over than
 		// going on, as most DNS lookups are: its last row will say as much.
 		going := 2*(c.link(c.class).due-due) > timeouts[c.class]
+		c.back = c.back && !going
 		if going && c.dir[originator].packets+c.dir[responder].packets > 0 {
 			t.row(i, c, due, false)
 		}
@@ -645,7 +652,12 @@ func (t *Tracker) expire(now int64) {
 }
 
 // end makes the last row of a connection and forgets it.
-func (t *Tracker) end(i int32, time int64) {
+func (t *Tracker) end(i int32, time int64) { t.finish(i, time, false) }
+
+// evict ends a connection for want of room.
+func (t *Tracker) evict(i int32) { t.finish(i, t.now, true) }
+
+func (t *Tracker) finish(i int32, time int64, evicted bool) {
 	c := t.conns.at(i)
 	t.unlink(c.class, c)
 	t.unlink(active, c)
@@ -653,7 +665,7 @@ func (t *Tracker) end(i int32, time int64) {
 		t.unlink(early, c)
 	}
 	t.row(i, c, time, true)
-	t.roles.keep(c)
+	t.roles.keep(c, evicted)
 	if t.watch != nil {
 		t.watch.end(i, c, time)
 	}
@@ -661,6 +673,9 @@ func (t *Tracker) end(i int32, time int64) {
 }
 
 func (t *Tracker) row(i int32, c *conn, time int64, ended bool) {
+	if c.back {
+		return
+	}
 	t.stats.Rows++
 	if (!c.settled || c.unsure) && t.roles.settle(c, time) {
 		t.swap(i, c)

@@ -347,6 +347,42 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// TestReturned: an evicted connection that comes back gives no new row, until it has lasted
+// for another minute.
+func TestReturned(t *testing.T) {
+	var got []string
+	tr := newTracker(t, Config{Columns: []string{"src_bytes", "dst_bytes"}, MaxConnections: 2}, func(r *Row) { got = append(got, describe(r)) })
+	for i := range 400 { // three take turns
+		p := packet(float64(i), capture.ProtoUDP, false, 10)
+		p.SrcPort = uint16(40000 + i%3)
+		if i >= 200 {
+			p.SrcPort = 40000 // two give up
+		}
+		tr.Add(&p)
+	}
+	want := []string{"client SF 10 0 @2", "client SF 10 0 @3", "client SF 10 0 @4"}
+	equal(t, got[:3], want...)
+	for _, line := range got[3:] {
+		if !strings.Contains(line, "~") {
+			t.Errorf("%s", line)
+		}
+	}
+	if s := tr.Stats(); len(got) < 5 || len(got) > 7 || s.Returned != s.Connections-3 || s.Returned < 190 {
+		t.Errorf("%q, %+v", got, s)
+	}
+	// A SYN begins a new connection.
+	got = nil
+	tr = newTracker(t, Config{Columns: []string{"src_bytes", "dst_bytes"}, MaxConnections: 1}, func(r *Row) { got = append(got, describe(r)) })
+	for i, p := range script(t, "0 > S 1, .1 < SA 9, .2 > A 2, 1 > S 1, 2 > A 2, 3 > S 100, 3.1 < RA 0") {
+		if i == 3 {
+			p.SrcPort = 5000 // evicts
+		}
+		tr.Add(&p)
+	}
+	tr.Flush()
+	equal(t, got, "client S1 0 0 @1", "client S0 0 0 @2", "client REJ 0 0 @5.1")
+}
+
 func TestClock(t *testing.T) {
 	udp := func(at float64, port uint16) capture.Packet {
 		p := packet(at, capture.ProtoUDP, false, 1)
@@ -455,7 +491,9 @@ func TestRowTimes(t *testing.T) {
 		last, packets, octets, ended := int64(0), uint64(0), uint64(0), uint64(0)
 		serials := map[uint64]int{}
 		var tr *Tracker
-		tr = newTracker(t, Config{MaxConnections: 50, Early: time.Duration(seed%2) * time.Second}, func(r *Row) {
+		// With room for 50 some are evicted, come back, and give no row.
+		limit := []int{50, 10_000}[seed/2%2]
+		tr = newTracker(t, Config{MaxConnections: limit, Early: time.Duration(seed%2) * time.Second}, func(r *Row) {
 			if r.Time < last || r.End > r.Time || r.Start > r.End {
 				t.Fatalf("seed %d: row before at %d, %+v", seed, last, r)
 			}
@@ -478,7 +516,11 @@ func TestRowTimes(t *testing.T) {
 			want += uint64(ps[i].WireLen)
 		}
 		tr.Flush()
-		if packets != uint64(len(ps)) || octets != want || ended != tr.Stats().Connections {
+		returned := tr.Stats().Returned
+		if returned > 0 != (limit == 50) || ended > tr.Stats().Connections || ended+returned < tr.Stats().Connections {
+			t.Fatalf("seed %d: %d ended, %+v", seed, ended, tr.Stats())
+		}
+		if limit > 50 && (packets != uint64(len(ps)) || octets != want) {
 			t.Fatalf("seed %d: %d packets of %d, %d octets of %d, %d ended, %+v", seed, packets, len(ps), octets, want, ended, tr.Stats())
 		}
 	}
@@ -623,7 +665,7 @@ func TestMemory(t *testing.T) {
 		name    string
 		columns []string
 		most    float64
-	}{{"KDD", kdd28, 11e6}, {"all groups", allColumns(), 36e6}} {
+	}{{"KDD", kdd28, 12e6}, {"all groups", allColumns(), 36e6}} {
 		before := heap()
 		tr := newTracker(t, Config{Columns: tc.columns}, func(*Row) {})
 		for i := range 3 * DefaultMaxConnections {

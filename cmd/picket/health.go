@@ -47,6 +47,7 @@ type rowHealth struct {
 	Connections uint64 `json:"connections"` // begun
 	Open        int    `json:"open"`        // connections now
 	Evicted     uint64 `json:"evicted"`     // connections judged early, as too many were open
+	Returned    uint64 `json:"returned"`    // times that an evicted connection came back
 	Forgotten   uint64 `json:"forgotten"`   // sources, victims, pairs and domains whose past was lost, as too many were met
 	// Roles are the connections with a row by how their client was told from the server; Unsure
 	// those whose row accuses nobody, UnsureAnomalous rows that did not for that reason.
@@ -168,6 +169,7 @@ func (h *health) add(s *detect.Stats) {
 	r.Connections += s.Features.Connections
 	r.Open += s.Features.Open
 	r.Evicted += s.Features.Evicted
+	r.Returned += s.Features.Returned
 	r.Forgotten += s.Features.Forgotten
 	for role, count := range s.Features.Roles {
 		r.Roles[features.Role(role).String()] += count
@@ -242,6 +244,8 @@ func (d *daemon) metrics() ([]metrics.Metric, []string) {
 	counter("connections_total", "Connections begun.", h.Rows.Connections)
 	gauge("connections_open", "Connections tracked now.", float64(h.Rows.Open))
 	counter("connections_evicted_total", "Connections judged early, as too many were open.", h.Rows.Evicted)
+	counter("connections_returned_total", "Times that such a connection came back: it gives no row in its first minute.",
+		h.Rows.Returned)
 	counter("hosts_forgotten_total", "Sources, victims, pairs of both and domains whose past was lost, as too many were met; above 7 a second it may be that of the last 10 minutes.", h.Rows.Forgotten)
 	for role := range features.NumRoles {
 		counter("roles_total", "Connections with a row by how their client was told from the server.",
