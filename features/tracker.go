@@ -556,7 +556,7 @@ func (t *Tracker) await(i int32, c *conn) {
 	if c.waits {
 		t.unlink(early, c)
 	}
-	c.waits = c.class != established && !c.looked[c.phase()]
+	c.waits = c.class != established && !c.looked[c.phase()] && !c.back
 	if c.waits {
 		t.pushAt(early, i, c, t.now+t.early)
 	}
