@@ -39,21 +39,28 @@ func BenchmarkReadFile(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(packets), "ns/packet")
 }
 
-// BenchmarkDecode decodes the frames of a capture that lie in memory.
-func BenchmarkDecode(b *testing.B) {
+// memory returns frames of a capture.
+func memory(b *testing.B) (frames []Frame) {
 	path := datatest.Data(b, "captures", "lab", "A-lan.pcap")
 	f, err := OpenFile(path)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer f.Close()
-	var frames []Frame
 	var fr Frame
-	octets := 0
 	for len(frames) < 4096 && f.Next(&fr) == nil {
-		octets += len(fr.Data)
 		fr.Data = bytes.Clone(fr.Data)
 		frames = append(frames, fr)
+	}
+	return frames
+}
+
+// BenchmarkDecode decodes the frames of a capture that lie in memory.
+func BenchmarkDecode(b *testing.B) {
+	frames := memory(b)
+	octets := 0
+	for i := range frames {
+		octets += len(frames[i].Data)
 	}
 	var d Decoder
 	var p Packet
@@ -78,5 +85,37 @@ func BenchmarkDecodeTunnel(b *testing.B) {
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
 		d.Decode(&f, &p)
+	}
+}
+
+// BenchmarkMirror decodes them as BenchmarkDecode does, and watches for copies and for
+// missing directions: 500 and 100,000 packets a second, and all of them twice.
+func BenchmarkMirror(b *testing.B) {
+	for _, c := range []struct {
+		name  string
+		every int64
+		twice bool
+	}{{"slow", 2e6, false}, {"fast", 1e4, false}, {"duplicating", 1e4, true}} {
+		b.Run(c.name, func(b *testing.B) {
+			frames := memory(b)
+			var d Decoder
+			var p Packet
+			now, packets := int64(1e18), 0
+			b.ReportAllocs()
+			for b.Loop() {
+				for i := range frames {
+					f := &frames[i]
+					f.Time = now
+					now += c.every
+					d.Mirrors.see(f, &p, d.Decode(f, &p))
+					packets++
+					if c.twice {
+						d.Mirrors.see(f, &p, d.Decode(f, &p))
+						packets++
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(packets), "ns/packet")
+		})
 	}
 }

@@ -7,6 +7,7 @@ package capture
 type Decoder struct {
 	Counts  [NumOutcomes]uint64 // of frames, by outcome
 	TooDeep uint64              // frames in more than 4 nested tunnels
+	Mirrors Mirrors             // of what Read read
 
 	fragments *defragmenter // nil until the first fragment
 	message   ARPMessage    // Packet.ARP of the last frame that had one
@@ -76,5 +77,6 @@ func (o Outcome) String() string {
 		BadLength:       "bad length",
 		BadHeader:       "bad header",
 		UnsupportedLink: "unsupported link type",
+		Copy:            "copy",
 	}[o]
 }

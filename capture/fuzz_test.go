@@ -162,6 +162,7 @@ func FuzzFile(f *testing.F) {
 			}
 			o := d.Decode(&fr, &p)
 			check(t, &fr, &d, &p, o)
+			d.Mirrors.see(&fr, &p, o)
 		}
 		if err != io.EOF && (!strings.Contains(err.Error(), "the packets before it were read") || errors.Is(err, io.EOF)) {
 			t.Fatal(err)

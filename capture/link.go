@@ -88,7 +88,8 @@ func (d *Decoder) ethernet(b []byte, n int, p *Packet) Outcome {
 		return short(n, 14)
 	}
 	if p.Tunnels == 0 {
-		p.DstMAC, p.SrcMAC = MAC(b), MAC(b[6:])
+		copy(p.DstMAC[:], b[:6])
+		copy(p.SrcMAC[:], b[6:12])
 	}
 	return d.etherType(binary.BigEndian.Uint16(b[12:]), b[14:], n-14, p)
 }

@@ -181,6 +181,7 @@ const (
 	BadLength                      // a header states a length that cannot be
 	BadHeader                      // a version or header that cannot be
 	UnsupportedLink                // of a link type Decode does not know
+	Copy                           // second copy of a packet on an interface that duplicates, see Mirrors
 	NumOutcomes
 )
 

@@ -202,6 +202,9 @@ func (x *extraction) run(ctx context.Context, rows rowWriter, std stdio) error {
 			warning(report.Printable(name) + " holds no packets")
 			continue
 		}
+		for _, g := range mirrorGaps(decoder.Mirrors.Stats(), []string{name}, false) {
+			warning(g.Sentence)
+		}
 		// Of the counters of scan, these are known here.
 		for _, g := range (&report.Scan{Stats: stats}).Gaps() {
 			switch {

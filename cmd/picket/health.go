@@ -41,6 +41,13 @@ type ifaceHealth struct {
 	Received uint64 `json:"received"`
 	Dropped  uint64 `json:"dropped"` // by the kernel
 	Returns  uint64 `json:"returns"` // times that it went away and came back
+
+	Duplicating bool   `json:"duplicating"` // packets come twice now
+	Copies      uint64 `json:"copies"`      // second copies left out
+	OneWay      bool   `json:"one_way"`     // only one direction is seen
+	// TCP connections that acknowledge data which was never seen, and which was.
+	OneWayFlows uint64 `json:"one_way_flows"`
+	WholeFlows  uint64 `json:"whole_flows"`
 }
 
 type rowHealth struct {
@@ -104,8 +111,10 @@ func (d *daemon) measure() *health {
 	for n, w := range d.workers {
 		var s detect.Stats
 		var bad uint64
+		var mirrors []capture.Mirror
 		if w.do(deadline, func() { s, bad = w.detector.Stats(), badScores(w.models) }) {
 			h.add(&s)
+			mirrors = s.Mirrors
 			h.Rows.BadScores += bad
 		} else {
 			h.Problems = append(h.Problems, fmt.Sprintf("worker %d does not answer", n))
@@ -122,6 +131,17 @@ func (d *daemon) measure() *health {
 			i.Dropped += s.Dropped
 			i.Returns = max(i.Returns, s.Returns)
 			h.Dropped += s.Dropped
+		}
+		for _, m := range mirrors {
+			if m.Interface < len(h.Interfaces) {
+				h.Interfaces[m.Interface].addMirror(&m)
+			}
+		}
+	}
+	for _, i := range h.Interfaces {
+		if i.OneWay {
+			h.Problems = append(h.Problems, fmt.Sprintf("interface %s shows one direction only: %d of %d TCP connections acknowledge data that never came; mirror both directions",
+				i.Name, i.OneWayFlows, i.OneWayFlows+i.WholeFlows))
 		}
 	}
 	h.Incidents.Open = d.published.Load()
@@ -154,6 +174,15 @@ func (d *daemon) measure() *health {
 	}
 	h.Memory.Resident = metrics.Resident()
 	return h
+}
+
+// addMirror counts what a worker saw of the interface.
+func (i *ifaceHealth) addMirror(m *capture.Mirror) {
+	i.Duplicating = i.Duplicating || m.Duplicating
+	i.Copies += m.Copies
+	i.OneWay = i.OneWay || m.OneWay
+	i.OneWayFlows += m.OneWayFlows
+	i.WholeFlows += m.WholeFlows
 }
 
 // add counts a worker.
@@ -240,6 +269,11 @@ func (d *daemon) metrics() ([]metrics.Metric, []string) {
 		counter("interface_received_packets_total", "Packets that passed the filter.", i.Received, l)
 		counter("interface_dropped_packets_total", "Packets dropped by the kernel, as the ring was full.", i.Dropped, l)
 		counter("interface_returns_total", "Times that the interface came back.", i.Returns, l)
+		state("interface_duplicating", "Whether most packets come twice.", i.Duplicating, l)
+		counter("interface_copies_total", "Second copies of packets, left out while the interface duplicates.", i.Copies, l)
+		state("interface_one_way", "Whether one direction of most TCP connections is not seen.", i.OneWay, l)
+		counter("interface_one_way_flows_total", "TCP connections that acknowledge data which was never seen.", i.OneWayFlows, l)
+		counter("interface_whole_flows_total", "TCP connections that acknowledge data which was seen.", i.WholeFlows, l)
 	}
 	counter("connections_total", "Connections begun.", h.Rows.Connections)
 	gauge("connections_open", "Connections tracked now.", float64(h.Rows.Open))

@@ -121,6 +121,26 @@ func displayName(name string) string {
 
 func regular(info fs.FileInfo, err error) bool { return err == nil && info.Mode().IsRegular() }
 
+// mirrorGaps says what is wrong with how the interfaces showed their traffic. The names
+// are those of the captures, or of live interfaces.
+func mirrorGaps(all []capture.Mirror, names []string, live bool) (gaps []report.Gap) {
+	for k := range all {
+		m := &all[k]
+		name := fmt.Sprintf("interface %d", m.Interface)
+		switch {
+		case live && m.Interface < len(names):
+			name = names[m.Interface]
+		case !live && m.Source < len(names):
+			name = report.Printable(displayName(names[m.Source]))
+			if m.Interface > 0 {
+				name += fmt.Sprintf(", interface %d", m.Interface)
+			}
+		}
+		gaps = append(gaps, report.Mirror(name, m)...)
+	}
+	return gaps
+}
+
 // readLive passes live to take, for as long as said (0: until ctx ends), and closes it.
 // It returns what was not read.
 func readLive(ctx context.Context, live *capture.Live, during time.Duration, std stdio, quiet bool,

@@ -119,6 +119,7 @@ func scan(ctx context.Context, args []string, std stdio) (int, error) {
 	if r.Stats.Frames == 0 && len(r.Lost) == 0 {
 		r.Lost = []report.Gap{noPackets(names, *expr, live != nil)}
 	}
+	r.Lost = append(r.Lost, mirrorGaps(r.Stats.Mirrors, names, live != nil)...)
 	nothing := r.Verdict() == report.NotJudged
 	table := !*quiet && !*asJSON && !nothing                        // else it would look like an answer
 	if !table || terminal(std.out) == 0 || terminal(std.err) == 0 { // else the person reads them in the table

@@ -83,6 +83,7 @@ type Stats struct {
 	// Suppressed counts anomalous rows that a Suppression hid, by its place in
 	// Config.Suppress.
 	Suppressed []uint64
+	Mirrors    []capture.Mirror // the interfaces, and how they show their traffic
 }
 
 // Detector is one such loop. It is not safe for concurrent use.
@@ -373,6 +374,7 @@ func (d *Detector) drain() {
 func (d *Detector) Stats() Stats {
 	s := d.stats
 	s.Outcomes = d.decoder.Counts
+	s.Mirrors = d.decoder.Mirrors.Stats()
 	for _, l := range d.lanes {
 		s.Features.Add(l.rows.Stats())
 	}

@@ -54,6 +54,8 @@ const (
 	EarlyIncidents   = "early_incidents"   // ended before their time, as too many were open
 	ForgottenHosts   = "forgotten_hosts"   // their past was lost, as too many were met
 	ClockSteps       = "clock_steps"       // times that packet time ran back
+	OneWay           = "one_way"           // an interface shows one direction only
+	Duplicating      = "duplicating"       // an interface shows packets twice
 )
 
 // From these shares on, a gap is major. Every network has packets that hold no IP, such
@@ -81,7 +83,7 @@ func (s *Scan) Gaps() []Gap {
 	var of, trouble []string
 	for o := capture.Outcome(0); o < capture.NumOutcomes; o++ {
 		n := st.Outcomes[o]
-		if n == 0 || o.HasPacket() {
+		if n == 0 || o.HasPacket() || o == capture.Copy {
 			continue
 		}
 		words := outcomeWords(o)
@@ -133,6 +135,23 @@ func Part(reason, name string, count, of uint64, major bool, sentence string) Ga
 func Dropped(iface string, dropped, received uint64) Gap {
 	return Part(KernelDropped, iface, dropped, received, atLeast(dropped, received, majorShare),
 		fmt.Sprintf("the kernel dropped %s on %s, as they came too fast", share(dropped, received, "packet"), iface))
+}
+
+// Mirror is what was not judged because of how the interface or file of this name showed
+// its traffic.
+func Mirror(name string, m *capture.Mirror) (all []Gap) {
+	if m.OneWay {
+		flows := m.OneWayFlows + m.WholeFlows
+		all = append(all, Part(OneWay, name, m.OneWayFlows, flows, true, fmt.Sprintf(
+			"%s shows only one direction: %s acknowledge data that never came (mirror both directions)",
+			name, share(m.OneWayFlows, flows, "TCP connection"))))
+	}
+	if m.Copies > 0 {
+		all = append(all, Part(Duplicating, name, m.Copies, 0, true, fmt.Sprintf(
+			"%s shows packets twice: %s copies were left out; those before this was certain count double",
+			name, thousands(m.Copies))))
+	}
+	return all
 }
 
 // outcomeWords says what is wrong with packets; that of a link type has a place for it.

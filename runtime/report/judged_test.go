@@ -59,6 +59,14 @@ func TestGaps(t *testing.T) {
 			t.Errorf("%s: %s", tt.name, s.verdict())
 		}
 	}
+	m := capture.Mirror{OneWay: true, OneWayFlows: 9, WholeFlows: 1, Copies: 1000}
+	if g := Mirror("eth0", &m); len(g) != 2 || !anyMajor(g[:1]) || !anyMajor(g[1:]) || g[0].Sentence != "eth0 shows only one direction: 9 of 10 TCP "+
+		"connections (90 %) acknowledge data that never came (mirror both directions)" || !strings.HasPrefix(g[1].Sentence, "eth0 shows packets twice: 1,000 copies") {
+		t.Errorf("%+v", g)
+	}
+	if g := Mirror("eth0", &capture.Mirror{OneWayFlows: 1, WholeFlows: 9}); g != nil {
+		t.Errorf("%+v", g)
+	}
 	if g := Dropped("eth0", 10, 1000); !g.Major || g.Sentence != "the kernel dropped 10 of 1,000 packets (1.0 %) on eth0, as they came too fast" {
 		t.Errorf("%+v", g)
 	}
