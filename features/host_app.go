@@ -45,20 +45,30 @@ var appKinds = []struct {
 	{httpPorts, newHTTPApp},
 }
 
-// appOf returns the index+1 of a port's app, 0 for none.
-var appOf = func() map[servicePort]uint8 {
-	m := map[servicePort]uint8{}
+// appOf holds the index+1 of each port's app, of TCP and of UDP; 0 for none.
+var appOf = func() (all [2][1 << 16]uint8) {
 	for i, k := range appKinds {
 		for _, p := range k.ports {
-			m[p] = uint8(i + 1)
+			all[transport(p.proto)][p.port] = uint8(i + 1)
 		}
 	}
-	return m
+	return all
 }()
+
+// transport is the index of a protocol in appOf.
+func transport(proto uint8) int {
+	if proto == capture.ProtoUDP {
+		return 1
+	}
+	return 0
+}
 
 // follow begins to follow a connection's application.
 func (w *hosts) follow(x *hostConn, c *conn) {
-	if a := appOf[servicePort{c.key.proto, c.port(responder)}]; a != 0 {
+	if c.key.proto != capture.ProtoTCP && c.key.proto != capture.ProtoUDP {
+		return
+	}
+	if a := appOf[transport(c.key.proto)][c.port(responder)]; a != 0 {
 		if x.ref = w.apps[a-1].begin(); x.ref != 0 {
 			x.app = a
 		}
