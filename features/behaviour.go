@@ -212,12 +212,11 @@ func (p *pair) periodicity() float64 {
 	return max(0, 1-p.swing/p.gap)
 }
 
-var behaviourKind = newGroupKind(func(*rower) group { return newBehaviour() })
-
-func behaviourOf(s *sample) *behaviourView { return &s.groups[behaviourKind.slot].(*behaviour).current }
+var behaviourKind = groupKind{func(opener) group { return newBehaviour() }}
 
 // behaviour is the state of the group. It belongs to the tracker.
 type behaviour struct {
+	columnsOf[behaviourView]
 	current          behaviourView // of the row being made
 	sources, victims *lru[capture.Addr, host]
 	pairs            *lru[pairKey, pair]
@@ -237,8 +236,9 @@ type behaviourView struct {
 	repeats        float64
 }
 
-func (b *behaviour) row(_ int32, c *conn, s *sample) {
+func (b *behaviour) row(_ int32, c *conn, s *sample, values []float32) {
 	b.current = b.measure(c, s.time, s.refused, s.first)
+	b.set(values, &b.current)
 }
 
 // measure counts a connection, if it is the first of its rows, and returns the
@@ -274,7 +274,7 @@ func (b *behaviour) forgotten() uint64 {
 
 func behave(name, unit, doc string, value func(*behaviourView) float64) Feature {
 	return Feature{Name: name, Group: "behaviour", Unit: unit, Doc: doc, Source: "Kitsune, Slips",
-		needs: &behaviourKind, value: func(s *sample) float64 { return value(behaviourOf(s)) }}
+		needs: &behaviourKind, value: value}
 }
 
 var behaviourGroup = func() (all []Feature) {

@@ -373,7 +373,7 @@ func TestBehaviourForgets(t *testing.T) {
 	if n := b.sources.table.len(); n != maxHosts || b.sources.evicted != 2*maxHosts || b.pairs.table.len() != maxPairs {
 		t.Errorf("%d sources, %d evicted, %d pairs", n, b.sources.evicted, b.pairs.table.len())
 	}
-	tr := Tracker{roles: newRoles(), conns: newTable[connKey, conn](1), rows: rower{groups: []group{b, newDNS(), newRates(nil)}}}
+	tr := Tracker{roles: newRoles(), conns: newTable[connKey, conn](1), rows: rower{groups: []group{b, newDNS(), newRates()}}}
 	if n := tr.Stats().Forgotten; n != 2*maxHosts+b.pairs.evicted || b.pairs.evicted == 0 {
 		t.Errorf("%d forgotten", n)
 	}

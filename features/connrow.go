@@ -6,7 +6,7 @@ import (
 	"github.com/picket-ids/picket/capture"
 )
 
-// sample is what the features of one connection's row are computed from.
+// sample is what is known of one connection's row without a group.
 type sample struct {
 	conn     *conn
 	flag     Flag
@@ -14,15 +14,14 @@ type sample struct {
 	src, dst float64 // octets of payload
 	time     int64   // ns, of the row
 	err      errorKind
-	enters   bool    // the connection counts in the windows from this row on
-	refused  bool    // Row.Refused
-	first    bool    // no row of the connection came before
-	groups   []group // by slot; nil when no column needs it
+	enters   bool // the connection counts in the windows from this row on
+	refused  bool // Row.Refused
+	first    bool // no row of the connection came before
 }
 
 // rower fills the rows of connections, and holds the groups that its columns need.
 type rower struct {
-	fillers   []filler[sample]
+	fillers   []filler[sample] // of the columns that need no group
 	groups    []group
 	followers []follower      // those of groups that see every packet
 	tunnels   perConn[tunnel] // of the connections that came by one
@@ -31,30 +30,37 @@ type rower struct {
 }
 
 func newRower(columns []column) (r rower) {
-	r.fillers = newFillers[sample](columns)
 	r.out.Kind = ConnectionRow
 	r.out.Values = make([]float32, len(columns))
-	r.sample.groups = make([]group, groupKinds)
+	var kinds []*groupKind
+	of := map[*groupKind][]column{} // columns by the group that they need; nil: none
 	for _, c := range columns {
-		if k := c.feature.needs.(*groupKind); k != nil {
-			r.open(k)
+		k := c.feature.needs.(*groupKind)
+		if k != nil && of[k] == nil {
+			kinds = append(kinds, k)
 		}
+		of[k] = append(of[k], c)
+	}
+	r.fillers = newFillers[sample](of[nil])
+	opened := map[*groupKind]group{}
+	var open opener
+	open = func(k *groupKind) group {
+		g := opened[k]
+		if g == nil {
+			g = k.open(open)
+			g.bind(of[k])
+			opened[k] = g
+			r.groups = append(r.groups, g)
+			if f, ok := g.(follower); ok {
+				r.followers = append(r.followers, f)
+			}
+		}
+		return g
+	}
+	for _, k := range kinds {
+		open(k)
 	}
 	return r
-}
-
-// open returns the group of a kind, which it makes the first time.
-func (r *rower) open(k *groupKind) group {
-	g := r.sample.groups[k.slot]
-	if g == nil {
-		g = k.open(r)
-		r.sample.groups[k.slot] = g
-		r.groups = append(r.groups, g)
-		if f, ok := g.(follower); ok {
-			r.followers = append(r.followers, f)
-		}
-	}
-	return g
 }
 
 // begin makes room for what the groups keep of connection i.
@@ -118,10 +124,10 @@ func (r *rower) row(i int32, c *conn, time int64, ended bool) *Row {
 	o.Connection, o.Serial = c.number, int(c.rows)
 	c.rows++
 	s.refused, s.first = o.Refused, o.Serial == 0
-	for _, g := range r.groups {
-		g.row(i, c, s)
-	}
 	fill(o.Values, r.fillers, s)
+	for _, g := range r.groups {
+		g.row(i, c, s, o.Values)
+	}
 	return o
 }
 

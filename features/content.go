@@ -40,55 +40,50 @@ import "github.com/picket-ids/picket/capture"
 // root_shell (70); what mail says (num_access_files 83, num_file_creations 79,
 // num_root 26, hot 25); ident, IRC, X11.
 
-func content(name, unit, doc string, value func(contentState) float64) Feature {
-	return kdd("content", name, unit, doc, &contentKind, func(s *sample) float64 {
-		c := *contentOf(s)
-		c.settle()
-		return value(c)
-	})
+func content(name, unit, doc string, value func(*contentState) float64) Feature {
+	return kdd("content", name, unit, doc, &contentKind, value)
 }
 
 // contentGroup is KDD'99's features 10-22. All are of the first 4 KiB of each
 // direction of clear-text FTP, Telnet, rlogin, SMTP, POP3, IMAP and HTTP/1.
 var contentGroup = []Feature{
 	content("hot", "count", "FTP: files sent or fetched, SITE EXEC, hidden directories entered; Telnet, rlogin: login names of guests and administrators, programs fetched, compiled, made executable or run from ./ /tmp /var /dev; HTTP: passwd or shadow asked for, /bin/ programs in a request, 16 slashes in a row",
-		func(c contentState) float64 { return float64(c.hot) }),
+		func(c *contentState) float64 { return float64(c.hot) }),
 	content("num_failed_logins", "count", "logins refused: FTP 430 530, SMTP 535, POP3 -ERR, IMAP NO, HTTP 401 407 to Basic or Digest credentials; Telnet, rlogin: a refusal after a login prompt, or the prompt again instead of a verdict",
-		func(c contentState) float64 { return float64(c.failed) }),
+		func(c *contentState) float64 { return float64(c.failed) }),
 	content("logged_in", "0/1", "FTP 230, POP3 +OK, IMAP OK to a login, IMAP PREAUTH; Telnet, rlogin: a shell prompt, or Last login or Welcome after a password; SMTP: greeted with 220 and no 535 since, or mail taken; HTTP: a request, unless all answers are 401 or 407",
-		func(c contentState) float64 { return oneIf(c.loggedIn()) }),
+		func(c *contentState) float64 { return oneIf(c.loggedIn()) }),
 	content("num_compromised", "count", "Telnet, rlogin: the words root, not found and no such in what the server shows after the login",
-		func(c contentState) float64 { return float64(c.compromised) }),
+		func(c *contentState) float64 { return float64(c.compromised) }),
 	content("root_shell", "0/1", "Telnet, rlogin: a shell prompt that ends in # or names root@",
-		func(c contentState) float64 { return oneIf(c.has(rootShell)) }),
+		func(c *contentState) float64 { return oneIf(c.has(rootShell)) }),
 	content("su_attempted", "0/1/2", "Telnet, rlogin: 1 su to root was entered, 2 a root prompt followed",
-		func(c contentState) float64 { return float64(c.su) }),
+		func(c *contentState) float64 { return float64(c.su) }),
 	content("num_root", "count", "Telnet, rlogin: the word root in what the server shows after the login, and lines entered at a root prompt",
-		func(c contentState) float64 { return float64(c.root) }),
+		func(c *contentState) float64 { return float64(c.root) }),
 	content("num_file_creations", "count", "FTP STOR STOU APPE MKD; Telnet, rlogin: output redirected to a file, and touch mkdir mknod cp mv ln dd tee wget curl tftp ftpget",
-		func(c contentState) float64 { return float64(c.creations) }),
+		func(c *contentState) float64 { return float64(c.creations) }),
 	content("num_shells", "count", "Telnet, rlogin: shells started (sh ash bash dash csh ksh tcsh zsh shell), by name or as a path in an argument; HTTP: such a path in a request",
-		func(c contentState) float64 { return float64(c.shells) }),
+		func(c *contentState) float64 { return float64(c.shells) }),
 	content("num_access_files", "count", "passwd, shadow, .rhosts, .shosts, hosts.equiv, .forward, .netrc, authorized_keys, sudoers, .htpasswd as files of an FTP command, as arguments in Telnet and rlogin, and in HTTP requests (passwd and shadow in /etc)",
-		func(c contentState) float64 { return float64(c.access) }),
+		func(c *contentState) float64 { return float64(c.access) }),
 	content("num_outbound_cmds", "count", "always 0, as in all rows of NSL-KDD",
-		func(contentState) float64 { return 0 }),
+		func(*contentState) float64 { return 0 }),
 	content("is_host_login", "0/1", "login as an administrator (root toor adm admin administrator sysadm superuser supervisor): FTP, Telnet, rlogin, POP3, IMAP, HTTP Basic",
-		func(c contentState) float64 { return oneIf(c.has(hostLogin)) }),
+		func(c *contentState) float64 { return oneIf(c.has(hostLogin)) }),
 	content("is_guest_login", "0/1", "a guest's name (anonymous ftp guest) was given, let in or not: FTP, Telnet, rlogin, POP3, IMAP, HTTP Basic",
-		func(c contentState) float64 { return oneIf(c.has(guestLogin)) }),
+		func(c *contentState) float64 { return oneIf(c.has(guestLogin)) }),
 }
 
 // contents is the state of the group.
 type contents struct {
+	columnsOf[contentState]
 	noPast
 	conns   perConn[contentState]
-	current *contentState // of the row being made
+	current contentState // of the row being made, settled
 }
 
-var contentKind = newGroupKind(func(*rower) group { return new(contents) })
-
-func contentOf(s *sample) *contentState { return s.groups[contentKind.slot].(*contents).current }
+var contentKind = groupKind{func(opener) group { return new(contents) }}
 
 func (g *contents) begin(i int32) { g.conns.begin(i) }
 
@@ -101,7 +96,11 @@ func (g *contents) packet(i int32, c *conn, p *capture.Packet, side int, _ int64
 // swap begins anew: the dialogue was read as if the client served.
 func (g *contents) swap(i int32) { g.conns.begin(i) }
 
-func (g *contents) row(i int32, _ *conn, _ *sample) { g.current = g.conns.at(i) }
+func (g *contents) row(i int32, _ *conn, _ *sample, values []float32) {
+	g.current = *g.conns.at(i)
+	g.current.settle()
+	g.set(values, &g.current)
+}
 
 // contentLimit is how many octets of each direction are read.
 const contentLimit = 4096

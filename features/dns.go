@@ -32,12 +32,11 @@ func (s *dnsSource) turn(now int64) {
 	s.at = max(s.at, now)
 }
 
-var dnsKind = newGroupKind(func(*rower) group { return newDNS() })
-
-func dnsOf(s *sample) *dnsView { return &s.groups[dnsKind.slot].(*dns).current }
+var dnsKind = groupKind{func(opener) group { return newDNS() }}
 
 // dns is the state of the group. It belongs to the tracker.
 type dns struct {
+	columnsOf[dnsView]
 	current dnsView // of the row being made
 	conns   perConn[dnsState]
 	sources *lru[capture.Addr, dnsSource]
@@ -59,9 +58,10 @@ func (d *dns) packet(i int32, _ *conn, p *capture.Packet, _ int, now int64, _ in
 // swap has nothing to do: queries and responses tell the client.
 func (d *dns) swap(int32) {}
 
-func (d *dns) row(i int32, c *conn, s *sample) {
+func (d *dns) row(i int32, c *conn, s *sample, values []float32) {
 	client := c.addr(originator)
 	d.current = d.view(i, &client, s.time)
+	d.set(values, &d.current)
 }
 
 // add takes a packet of connection i, from or to the port of DNS.
@@ -193,7 +193,7 @@ func (d *dns) view(i int32, client *capture.Addr, now int64) (v dnsView) {
 
 func dnsFeature(name, unit, doc string, value func(*dnsView) float64) Feature {
 	return Feature{Name: name, Group: "behaviour", Unit: unit, Doc: doc, Source: "Slips, DNS tunnel detection",
-		needs: &dnsKind, value: func(s *sample) float64 { return value(dnsOf(s)) }}
+		needs: &dnsKind, value: value}
 }
 
 // dnsFeatures belong to the behaviour group.

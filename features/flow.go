@@ -12,9 +12,7 @@ const (
 	headLen    = 8    // sizes that every connection has room for
 )
 
-var flowKind = newGroupKind(func(*rower) group { return new(flows) })
-
-func flowOf(s *sample) *flowState { return s.groups[flowKind.slot].(*flows).current }
+var flowKind = groupKind{func(opener) group { return new(flows) }}
 
 // flowState is what the flow group keeps of one connection. It holds no pointers.
 type flowState struct {
@@ -89,12 +87,12 @@ type flowSide struct {
 // flows is the state of the group. Most connections of a flood have few packets:
 // the sizes past the first eight have memory of their own.
 type flows struct {
+	columnsOf[flowState]
 	noPast
-	current *flowState // of the row being made
-	conns   perConn[flowState]
-	tails   perConn[flowTail]
-	free    int32 // index+1 of the first of the tails to be used again
-	used    int32 // tails ever taken
+	conns perConn[flowState]
+	tails perConn[flowTail]
+	free  int32 // index+1 of the first of the tails to be used again
+	used  int32 // tails ever taken
 }
 
 type flowTail struct {
@@ -113,7 +111,7 @@ func (f *flows) begin(i int32) {
 	f.conns.begin(i)
 }
 
-func (f *flows) row(i int32, _ *conn, _ *sample) { f.current = f.conns.at(i) }
+func (f *flows) row(i int32, _ *conn, _ *sample, values []float32) { f.set(values, f.conns.at(i)) }
 
 func (f *flows) packet(i int32, _ *conn, p *capture.Packet, side int, now int64, _ int) {
 	c := f.conns.at(i)
@@ -191,17 +189,19 @@ func (f *flows) bands(i int32, t *transform) bands {
 
 // sizeBands are the wavelet bands of the size series.
 type sizeBands struct {
+	columnsOf[bands]
 	noPast
 	flows     *flows
 	transform transform
 	current   bands // of the row being made
 }
 
-var sizesKind = newGroupKind(func(r *rower) group { return &sizeBands{flows: r.open(&flowKind).(*flows)} })
+var sizesKind = groupKind{func(open opener) group { return &sizeBands{flows: open(&flowKind).(*flows)} }}
 
-func sizesOf(s *sample) *bands { return &s.groups[sizesKind.slot].(*sizeBands).current }
-
-func (b *sizeBands) row(i int32, _ *conn, _ *sample) { b.current = b.flows.bands(i, &b.transform) }
+func (b *sizeBands) row(i int32, _ *conn, _ *sample, values []float32) {
+	b.current = b.flows.bands(i, &b.transform)
+	b.set(values, &b.current)
+}
 
 func (d *flowSide) add(p *capture.Packet, now int64) {
 	size := uint16(min(p.PayloadLen, math.MaxUint16))
@@ -314,7 +314,7 @@ var nLogN = func() (l [entropyLen + 1]uint64) {
 	return l
 }()
 
-func flow(name, unit, doc string, value func(*sample) float64) Feature {
+func flow(name, unit, doc string, value func(*flowState) float64) Feature {
 	return Feature{Name: name, Group: "flow", Unit: unit, Doc: doc,
 		Source: "nfstream, CICFlowMeter", needs: &flowKind, value: value}
 }
@@ -324,25 +324,23 @@ func flow(name, unit, doc string, value func(*sample) float64) Feature {
 // connection so far, in the rows of active timeouts too.
 var flowGroup = func() (all []Feature) {
 	all = append(all,
-		flow("flow_duration", "s", "last packet minus first packet, to the nanosecond, both directions", func(s *sample) float64 { return flowOf(s).seconds() }),
-		flow("handshake_time", "s", "TCP: from the last SYN before the SYN-ACK to the originator's first ACK of it, the initial round trip time; 0 when not all three were seen", func(s *sample) float64 { return flowOf(s).since(allShaken, flowOf(s).acked) }),
-		flow("answer_time", "s", "TCP: from that SYN to the SYN-ACK; 0 when not both were seen", func(s *sample) float64 { return flowOf(s).since(sentSYN|sentAnswer, flowOf(s).answered) }),
-		flow("packet_rate", "1/s", "packets of both directions / flow_duration; 0 when that is 0", func(s *sample) float64 {
-			f := flowOf(s)
+		flow("flow_duration", "s", "last packet minus first packet, to the nanosecond, both directions", func(f *flowState) float64 { return f.seconds() }),
+		flow("handshake_time", "s", "TCP: from the last SYN before the SYN-ACK to the originator's first ACK of it, the initial round trip time; 0 when not all three were seen", func(f *flowState) float64 { return f.since(allShaken, f.acked) }),
+		flow("answer_time", "s", "TCP: from that SYN to the SYN-ACK; 0 when not both were seen", func(f *flowState) float64 { return f.since(sentSYN|sentAnswer, f.answered) }),
+		flow("packet_rate", "1/s", "packets of both directions / flow_duration; 0 when that is 0", func(f *flowState) float64 {
 			return ratio(float64(f.side[0].packets+f.side[1].packets), f.seconds())
 		}),
-		flow("byte_rate", "bytes/s", "bytes on the wire of both directions / flow_duration; 0 when that is 0", func(s *sample) float64 {
-			f := flowOf(s)
+		flow("byte_rate", "bytes/s", "bytes on the wire of both directions / flow_duration; 0 when that is 0", func(f *flowState) float64 {
 			return ratio(float64(f.side[0].octets+f.side[1].octets), f.seconds())
 		}),
-		flow("down_up_ratio", "ratio", "bwd_packets / fwd_packets; 0 when the originator sent none", func(s *sample) float64 {
-			return ratio(float64(flowOf(s).side[1].packets), float64(flowOf(s).side[0].packets))
+		flow("down_up_ratio", "ratio", "bwd_packets / fwd_packets; 0 when the originator sent none", func(f *flowState) float64 {
+			return ratio(float64(f.side[1].packets), float64(f.side[0].packets))
 		}),
 	)
 	for side, way := range []string{"fwd", "bwd"} {
 		one := func(name, unit, doc string, value func(*flowSide) float64) {
 			all = append(all, flow(way+"_"+name, unit, []string{"originator to responder: ", "responder to originator: "}[side]+doc,
-				func(s *sample) float64 { return value(&flowOf(s).side[side]) }))
+				func(f *flowState) float64 { return value(&f.side[side]) }))
 		}
 		one("packets", "count", "packets, fragments and retransmissions counted each", func(d *flowSide) float64 { return float64(d.packets) })
 		one("bytes", "bytes", "lengths of the frames on the wire, from the link layer up", func(d *flowSide) float64 { return float64(d.octets) })
@@ -367,13 +365,12 @@ var flowGroup = func() (all []Feature) {
 	for k := range headLen {
 		n := string(rune('1' + k))
 		all = append(all, flow("size_"+n, "bytes", "payload of packet "+n+" of both directions, at most 32,767, negative from the responder; 0 when there is none",
-			func(s *sample) float64 { return float64(flowOf(s).sizes[k]) }))
+			func(f *flowState) float64 { return float64(f.sizes[k]) }))
 	}
 	for k := range waveletLevels {
 		n := string(rune('1' + k))
-		f := flow("size_energy_"+n, "share", "share of the wavelet detail energy that lies in band "+n+" (1 is the finest) of the first 64 payloads of both directions, negative from the responder (Daubechies 4, periodised); 0 when all are the same",
-			func(s *sample) float64 { return ratio(sizesOf(s).energy[k], sizesOf(s).total()) })
-		f.needs = &sizesKind
+		f := flow("size_energy_"+n, "share", "share of the wavelet detail energy that lies in band "+n+" (1 is the finest) of the first 64 payloads of both directions, negative from the responder (Daubechies 4, periodised); 0 when all are the same", nil)
+		f.needs, f.value = &sizesKind, func(b *bands) float64 { return ratio(b.energy[k], b.total()) }
 		all = append(all, f)
 	}
 	return all

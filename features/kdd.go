@@ -5,7 +5,7 @@ const (
 	code     = "code"
 )
 
-func kdd(group, name, unit, doc string, needs *groupKind, value func(*sample) float64) Feature {
+func kdd[V any](group, name, unit, doc string, needs *groupKind, value func(*V) float64) Feature {
 	return Feature{Name: name, Group: group, Unit: unit, Doc: doc, Source: kddPaper, needs: needs, value: value}
 }
 
@@ -21,7 +21,7 @@ var basicGroup = []Feature{
 	kdd("basic", "duration", "s", "last packet minus first packet, in whole seconds", nil,
 		func(s *sample) float64 { return s.duration }),
 	categorical(kdd("basic", "protocol_type", code, "protocol: tcp 0, udp 1, icmp 2, gtp 3, sip 4, diameter 5 (by port and header), other 6", &signallingKind,
-		func(s *sample) float64 { return float64(signallingOf(s).protocolCode(s.conn.key.proto)) }), protocolNames[:]),
+		func(s *signallingView) float64 { return float64(s.protocolCode(s.proto)) }), protocolNames[:]),
 	categorical(kdd("basic", "service", code, "KDD'99 service of the responder's port, or of the ICMP type: its index among the 70 names of NSL-KDD in ASCII order", nil,
 		func(s *sample) float64 { return float64(s.conn.service()) }), kddServices[:]),
 	categorical(kdd("basic", "flag", code, "state of the connection: SF S0 S1 S2 S3 REJ RSTO RSTR RSTOS0 SH OTH, from 0", nil,
@@ -43,47 +43,47 @@ var basicGroup = []Feature{
 // timeGroup is KDD'99's features 23-31.
 var timeGroup = []Feature{
 	kdd("time", "count", "count", "connections to the same destination host in the last 2 s, of the last 511", &kddTime,
-		func(s *sample) float64 { return float64(kddTimeOf(s).host.n) }),
+		func(s *windowStats) float64 { return float64(s.host.n) }),
 	kdd("time", "srv_count", "count", "connections to the same service in the last 2 s, of the last 511", &kddTime,
-		func(s *sample) float64 { return float64(kddTimeOf(s).serv.n) }),
+		func(s *windowStats) float64 { return float64(s.serv.n) }),
 	kdd("time", "serror_rate", "share", "SYN errors (S0 S1 S2 S3 SH) among count", &kddTime,
-		func(s *sample) float64 { return rate(kddTimeOf(s).host.sErr, kddTimeOf(s).host.n) }),
+		func(s *windowStats) float64 { return rate(s.host.sErr, s.host.n) }),
 	kdd("time", "srv_serror_rate", "share", "SYN errors among srv_count", &kddTime,
-		func(s *sample) float64 { return rate(kddTimeOf(s).serv.sErr, kddTimeOf(s).serv.n) }),
+		func(s *windowStats) float64 { return rate(s.serv.sErr, s.serv.n) }),
 	kdd("time", "rerror_rate", "share", "REJ errors (REJ RSTO RSTR RSTOS0) among count", &kddTime,
-		func(s *sample) float64 { return rate(kddTimeOf(s).host.rErr, kddTimeOf(s).host.n) }),
+		func(s *windowStats) float64 { return rate(s.host.rErr, s.host.n) }),
 	kdd("time", "srv_rerror_rate", "share", "REJ errors among srv_count", &kddTime,
-		func(s *sample) float64 { return rate(kddTimeOf(s).serv.rErr, kddTimeOf(s).serv.n) }),
+		func(s *windowStats) float64 { return rate(s.serv.rErr, s.serv.n) }),
 	kdd("time", "same_srv_rate", "share", "connections to the same service among count", &kddTime,
-		func(s *sample) float64 { return rate(kddTimeOf(s).sameServ, kddTimeOf(s).host.n) }),
+		func(s *windowStats) float64 { return rate(s.sameServ, s.host.n) }),
 	kdd("time", "diff_srv_rate", "share", "distinct services among count, per connection; 0 when there is one", &kddTime,
-		func(s *sample) float64 { return distinctRate(kddTimeOf(s).host.distinct, kddTimeOf(s).host.n) }),
+		func(s *windowStats) float64 { return distinctRate(s.host.distinct, s.host.n) }),
 	kdd("time", "srv_diff_host_rate", "share", "distinct hosts among srv_count, per connection; 0 when there is one", &kddTime,
-		func(s *sample) float64 { return distinctRate(kddTimeOf(s).serv.distinct, kddTimeOf(s).serv.n) }),
+		func(s *windowStats) float64 { return distinctRate(s.serv.distinct, s.serv.n) }),
 }
 
 // hostGroup is KDD'99's features 32-41.
 var hostGroup = []Feature{
 	kdd("host", "dst_host_count", "count", "connections to the same destination host among the last 255", &kddHost,
-		func(s *sample) float64 { return float64(kddHostOf(s).host.n) }),
+		func(s *windowStats) float64 { return float64(s.host.n) }),
 	kdd("host", "dst_host_srv_count", "count", "connections to the same service among the last 255, whatever the host", &kddHost,
-		func(s *sample) float64 { return float64(kddHostOf(s).serv.n) }),
+		func(s *windowStats) float64 { return float64(s.serv.n) }),
 	kdd("host", "dst_host_same_srv_rate", "share", "connections to the same service among dst_host_count", &kddHost,
-		func(s *sample) float64 { return rate(kddHostOf(s).sameServ, kddHostOf(s).host.n) }),
+		func(s *windowStats) float64 { return rate(s.sameServ, s.host.n) }),
 	kdd("host", "dst_host_diff_srv_rate", "share", "distinct services among dst_host_count, per connection; 0 when there is one", &kddHost,
-		func(s *sample) float64 { return distinctRate(kddHostOf(s).host.distinct, kddHostOf(s).host.n) }),
+		func(s *windowStats) float64 { return distinctRate(s.host.distinct, s.host.n) }),
 	kdd("host", "dst_host_same_src_port_rate", "share", "connections from the same source port among dst_host_count", &kddHost,
-		func(s *sample) float64 { return rate(kddHostOf(s).sameSrcPort, kddHostOf(s).host.n) }),
+		func(s *windowStats) float64 { return rate(s.sameSrcPort, s.host.n) }),
 	kdd("host", "dst_host_srv_diff_host_rate", "share", "distinct hosts among dst_host_srv_count, per connection; 0 when there is one", &kddHost,
-		func(s *sample) float64 { return distinctRate(kddHostOf(s).serv.distinct, kddHostOf(s).serv.n) }),
+		func(s *windowStats) float64 { return distinctRate(s.serv.distinct, s.serv.n) }),
 	kdd("host", "dst_host_serror_rate", "share", "SYN errors among dst_host_count", &kddHost,
-		func(s *sample) float64 { return rate(kddHostOf(s).host.sErr, kddHostOf(s).host.n) }),
+		func(s *windowStats) float64 { return rate(s.host.sErr, s.host.n) }),
 	kdd("host", "dst_host_srv_serror_rate", "share", "SYN errors among dst_host_srv_count", &kddHost,
-		func(s *sample) float64 { return rate(kddHostOf(s).serv.sErr, kddHostOf(s).serv.n) }),
+		func(s *windowStats) float64 { return rate(s.serv.sErr, s.serv.n) }),
 	kdd("host", "dst_host_rerror_rate", "share", "REJ errors among dst_host_count", &kddHost,
-		func(s *sample) float64 { return rate(kddHostOf(s).host.rErr, kddHostOf(s).host.n) }),
+		func(s *windowStats) float64 { return rate(s.host.rErr, s.host.n) }),
 	kdd("host", "dst_host_srv_rerror_rate", "share", "REJ errors among dst_host_srv_count", &kddHost,
-		func(s *sample) float64 { return rate(kddHostOf(s).serv.rErr, kddHostOf(s).serv.n) }),
+		func(s *windowStats) float64 { return rate(s.serv.rErr, s.serv.n) }),
 }
 
 func oneIf(b bool) float64 {

@@ -108,8 +108,7 @@ type Feature struct {
 	// needs says what the Extractor must keep to compute the value. The kind of row
 	// defines its type.
 	needs any
-	// value is a func(*S) float64, in which S is what the Extractor of the kind
-	// computes the features of a row from.
+	// value is a func(*V) float64, in which V is what the Extractor knows of the row.
 	value any
 }
 
@@ -153,6 +152,7 @@ var byName = func() map[RowKind]map[string]*Feature {
 type column struct {
 	feature *Feature
 	code    int // of the one-hot column, -1 for the feature itself
+	at      int // its place in the row
 }
 
 // column finds the column of the given name.
@@ -162,10 +162,10 @@ func (k *rowKind) column(name string) (column, error) {
 	switch {
 	case f == nil:
 	case !oneHot:
-		return column{f, -1}, nil
+		return column{feature: f, code: -1}, nil
 	default:
 		if code := slices.Index(f.OneHot, value); code >= 0 {
-			return column{f, code}, nil
+			return column{feature: f, code: code}, nil
 		}
 	}
 	return column{}, fmt.Errorf("%q is no feature of a %s that this build computes (see picket features)", name, k.name)
@@ -183,43 +183,49 @@ func (k *rowKind) compile(names []string) ([]column, error) {
 		if slices.Contains(names[:i], name) {
 			return nil, fmt.Errorf("column %d: %q is there twice", i+1, name)
 		}
+		columns[i].at = i
 	}
 	return columns, nil
 }
 
-// filler fills the columns of one feature, from an S.
-type filler[S any] struct {
-	value func(*S) float64
+// filler fills the columns of one feature, from a V.
+type filler[V any] struct {
+	value func(*V) float64
 	at    int   // its own column, -1 when it is not asked for
 	codes []int // column of each code's one-hot, -1 likewise; nil for none
 }
 
-// newFillers returns what fills the columns of a kind of row.
-func newFillers[S any](columns []column) (fs []filler[S]) {
+// newFillers returns what fills columns whose features are computed from a V.
+func newFillers[V any](columns []column) (fs []filler[V]) {
 	index := map[string]int{}
-	for at, c := range columns {
-		value := c.feature.value.(func(*S) float64)
+	for _, c := range columns {
+		value := c.feature.value.(func(*V) float64)
 		if c.code < 0 {
-			fs = append(fs, filler[S]{value: value, at: at})
+			fs = append(fs, filler[V]{value: value, at: c.at})
 			continue
 		}
 		k, ok := index[c.feature.Name]
 		if !ok {
 			k = len(fs)
 			index[c.feature.Name] = k
-			fs = append(fs, filler[S]{value: value, at: -1, codes: slices.Repeat([]int{-1}, len(c.feature.OneHot))})
+			fs = append(fs, filler[V]{value: value, at: -1, codes: slices.Repeat([]int{-1}, len(c.feature.OneHot))})
 		}
-		fs[k].codes[c.code] = at
+		fs[k].codes[c.code] = c.at
 	}
 	return fs
 }
 
-// fill fills the columns of a row.
-func fill[S any](values []float32, fs []filler[S], s *S) {
-	clear(values) // one-hot columns are 0 but for one
+// fill begins a row: it fills the columns of fs, and the others are 0.
+func fill[V any](values []float32, fs []filler[V], from *V) {
+	clear(values)
+	set(values, fs, from)
+}
+
+// set fills columns of a row that fill has begun: of one-hot columns only one is not 0.
+func set[V any](values []float32, fs []filler[V], from *V) {
 	for i := range fs {
 		f := &fs[i]
-		v := f.value(s)
+		v := f.value(from)
 		if f.at >= 0 {
 			values[f.at] = float32(v)
 		} else if at := f.codes[int(v)]; at >= 0 {

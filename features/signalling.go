@@ -48,13 +48,13 @@ var signallingGroup = []Feature{
 	serviceTraffic("service_12_traffic", "UPF (GTP-U and what it carries, service paths /nupf-)", coreUPF),
 	serviceTraffic("service_13_traffic", "AUSF (service paths /nausf-)", coreAUSF),
 	telecom("is_signaling", "0/1", "control plane: GTP-C, GTP', PFCP, SIP, Diameter, NGAP, S1AP, SS7 over SCTP, 5G service-based interface", &signallingKind,
-		func(s *sample) float64 { return oneIf(signallingOf(s).protocol.controlPlane()) }),
+		func(s *signallingView) float64 { return oneIf(s.protocol.controlPlane()) }),
 	categorical(telecom("telecom_protocol", code, "by port and header; of what GTP-U carries, its own if it has one, else gtp-u", &signallingKind,
-		func(s *sample) float64 { return float64(signallingOf(s).protocol) }), telecomNames[:]),
+		func(s *signallingView) float64 { return float64(s.protocol) }), telecomNames[:]),
 	telecom("core_function", "id", "5G core function: AMF 10, SMF 11, UPF 12, AUSF 13, other 99", &signallingKind,
-		func(s *sample) float64 { return float64(signallingOf(s).core()) }),
+		func(s *signallingView) float64 { return float64(s.core()) }),
 	telecom("gtp_teid_count", "count", "distinct GTP tunnel endpoints that the source addressed in 2.5 to 5 s, at most 7098; "+mostSince, &ratesKind,
-		func(s *sample) float64 { return float64(ratesOf(s).teids) }),
+		func(s *signallingRates) float64 { return float64(s.teids) }),
 	messageRate("gtp_message_rate", "GTP-C, GTP' and GTP-U signalling messages (no G-PDUs)", gtpMessages),
 	messageRate("pfcp_session_rate", "PFCP session establishment, modification and deletion requests", pfcpRequests),
 	messageRate("sip_method_rate", "SIP requests", sipRequests),
@@ -65,8 +65,8 @@ const mostSince = "the most at any packet of it since the connection's last row"
 
 func serviceTraffic(name, function string, code uint8) Feature {
 	return telecom(name, "bytes", "src_bytes of connections to the "+function+", else 0", &signallingKind,
-		func(s *sample) float64 {
-			if signallingOf(s).core() == code {
+		func(s *signallingView) float64 {
+			if s.core() == code {
 				return s.src
 			}
 			return 0
@@ -75,7 +75,7 @@ func serviceTraffic(name, function string, code uint8) Feature {
 
 func messageRate(name, messages string, kind int) Feature {
 	return telecom(name, "1/s", messages+" of the source over 5 s; "+mostSince, &ratesKind,
-		func(s *sample) float64 { return float64(ratesOf(s).perSecond[kind]) })
+		func(s *signallingRates) float64 { return float64(s.perSecond[kind]) })
 }
 
 // signallingState is what is known of one connection.
@@ -155,20 +155,30 @@ func signallingPort(proto uint8, port uint16) bool {
 
 // signalling follows the mobile core protocols of connections.
 type signalling struct {
+	columnsOf[signallingView]
 	noPast
 	states  perConn[signallingState]
-	current *signallingState // of the row being made
+	current signallingView
+	rates   *rates // nil when no column needs them
 }
 
-var signallingKind = newGroupKind(func(*rower) group { return new(signalling) })
-
-func signallingOf(s *sample) *signallingState {
-	return s.groups[signallingKind.slot].(*signalling).current
+// signallingView is what the features of a row are computed from.
+type signallingView struct {
+	*signallingState
+	proto uint8   // IP protocol
+	src   float64 // src_bytes
 }
 
-func (g *signalling) begin(i int32) { g.states.begin(i) }
+var signallingKind = groupKind{func(opener) group { return new(signalling) }}
 
-func (g *signalling) packet(i int32, _ *conn, p *capture.Packet, side int, _ int64, _ int) {
+func (g *signalling) begin(i int32) {
+	g.states.begin(i)
+	if g.rates != nil {
+		g.rates.peaks.begin(i)
+	}
+}
+
+func (g *signalling) packet(i int32, _ *conn, p *capture.Packet, side int, now int64, fresh int) {
 	s := g.states.at(i)
 	if p.Tunnel == capture.TunnelGTPU {
 		if s.tunnelled = true; s.protocol == noTelecom {
@@ -178,9 +188,19 @@ func (g *signalling) packet(i int32, _ *conn, p *capture.Packet, side int, _ int
 	if len(p.Payload) > 0 && p.FragmentOffset == 0 && s.inspected < inspectPackets {
 		s.inspect(p, side)
 	}
+	if g.rates != nil && s.protocol != noTelecom {
+		g.rates.add(i, s, p, side, now, fresh)
+	}
 }
 
-// swap has nothing to do: the protocol is the same.
-func (g *signalling) swap(int32) {}
+// swap begins the peaks anew, which were those of the server; the protocol is the same.
+func (g *signalling) swap(i int32) {
+	if g.rates != nil {
+		g.rates.peaks.begin(i)
+	}
+}
 
-func (g *signalling) row(i int32, _ *conn, _ *sample) { g.current = g.states.at(i) }
+func (g *signalling) row(i int32, c *conn, s *sample, values []float32) {
+	g.current = signallingView{g.states.at(i), c.key.proto, s.src}
+	g.set(values, &g.current)
+}

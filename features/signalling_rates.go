@@ -23,31 +23,25 @@ type signallingRates struct {
 	teids     uint32
 }
 
-// rates counts the messages that connections of signalling carry.
+// rates counts the messages of the connections that signalling recognises, which shows it
+// their packets: most are none of theirs, so it is no follower.
 type rates struct {
-	signalling *signalling // which sees each packet first
-	peaks      perConn[signallingRates]
-	sources    *signallingTable
-	current    signallingRates // of the row being made
+	columnsOf[signallingRates]
+	peaks   perConn[signallingRates]
+	sources *signallingTable
+	current signallingRates // of the row being made
 }
 
-var ratesKind = newGroupKind(func(r *rower) group {
-	return newRates(r.open(&signallingKind).(*signalling))
-})
+var ratesKind = groupKind{func(open opener) group {
+	g := newRates()
+	open(&signallingKind).(*signalling).rates = g
+	return g
+}}
 
-func newRates(g *signalling) *rates {
-	return &rates{signalling: g, sources: newSignallingTable(maxSignallingSources)}
-}
+func newRates() *rates { return &rates{sources: newSignallingTable(maxSignallingSources)} }
 
-func ratesOf(s *sample) *signallingRates { return &s.groups[ratesKind.slot].(*rates).current }
-
-func (g *rates) begin(i int32) { g.peaks.begin(i) }
-
-func (g *rates) packet(i int32, _ *conn, p *capture.Packet, side int, now int64, fresh int) {
-	s := g.signalling.states.at(i)
-	if s.protocol == noTelecom {
-		return
-	}
+// add takes a packet of connection i, whose protocol s names.
+func (g *rates) add(i int32, s *signallingState, p *capture.Packet, side int, now int64, fresh int) {
 	var peak *signallingRates // of the source; none of the other side is kept
 	if side == originator {
 		peak = g.peaks.at(i)
@@ -85,13 +79,11 @@ func (g *rates) packet(i int32, _ *conn, p *capture.Packet, side int, now int64,
 	}
 }
 
-// swap begins anew: the peaks were those of the server.
-func (g *rates) swap(i int32) { g.peaks.begin(i) }
-
 // row takes the peaks, which begin anew.
-func (g *rates) row(i int32, _ *conn, _ *sample) {
+func (g *rates) row(i int32, _ *conn, _ *sample, values []float32) {
 	peak := g.peaks.at(i)
 	g.current, *peak = *peak, signallingRates{}
+	g.set(values, &g.current)
 }
 
 func (g *rates) reset() { g.sources.reset() }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -446,14 +447,17 @@ func bytesTimes(n int, p capture.Packet) (ps []capture.Packet) {
 
 // TestSignallingUnasked: without its columns nothing is kept.
 func TestSignallingUnasked(t *testing.T) {
-	groups := func(columns ...string) []group {
-		return newTracker(t, Config{Columns: columns}, nil).rows.sample.groups
-	}
-	if g := groups("duration", "count", "symmetry_ratio"); g[signallingKind.slot] != nil {
-		t.Error("state without a column")
-	}
-	if g := groups("telecom_protocol"); g[signallingKind.slot] == nil || g[ratesKind.slot] != nil {
-		t.Error("sources without a rate, or no state")
+	for _, tc := range []struct{ columns, want string }{
+		{"duration count symmetry_ratio", "[*features.window]"}, {"telecom_protocol", "[*features.signalling]"},
+		{"sip_method_rate", "[*features.signalling *features.rates]"},
+	} {
+		var types []reflect.Type
+		for _, g := range newTracker(t, Config{Columns: strings.Fields(tc.columns)}, nil).rows.groups {
+			types = append(types, reflect.TypeOf(g))
+		}
+		if got := fmt.Sprint(types); got != tc.want {
+			t.Errorf("%s: groups %s, want %s", tc.columns, got, tc.want)
+		}
 	}
 }
 

@@ -2,11 +2,13 @@ package features
 
 import "github.com/picket-ids/picket/capture"
 
-// A group keeps what some features of connections need to know beyond a conn. It has a
+// A group keeps what some features of connections need to know beyond a sample. It has a
 // file of its own, with the features that need it.
 type group interface {
-	// row takes the figures for the next row of connection i, which s describes.
-	row(i int32, c *conn, s *sample)
+	// bind takes the columns that row is to fill.
+	bind([]column)
+	// row fills the group's columns of a row of connection i, which s describes.
+	row(i int32, c *conn, s *sample, values []float32)
 	// reset forgets the past but not the connections: time begins anew.
 	reset()
 	// forgotten counts the sources and the like that were forgotten for want of room.
@@ -27,17 +29,18 @@ type follower interface {
 
 // groupKind says how a group is made. Features name the one that they need.
 type groupKind struct {
-	slot int                // index of the group in sample.groups
-	open func(*rower) group // may open other groups first, to build on them
+	open func(opener) group
 }
 
-// groupKinds counts them.
-var groupKinds int
+// An opener returns the group of a kind. A group that is built on another one opens it.
+type opener func(*groupKind) group
 
-func newGroupKind(open func(*rower) group) groupKind {
-	groupKinds++
-	return groupKind{groupKinds - 1, open}
-}
+// columnsOf is embedded by a group whose features are computed from a V.
+type columnsOf[V any] struct{ fillers []filler[V] }
+
+func (c *columnsOf[V]) bind(columns []column) { c.fillers = newFillers[V](columns) }
+
+func (c *columnsOf[V]) set(values []float32, from *V) { set(values, c.fillers, from) }
 
 // neverForgets is embedded by a group that has room for all it keeps.
 type neverForgets struct{}

@@ -23,7 +23,7 @@ const (
 	coreNone = 99
 )
 
-func telecom(name, unit, doc string, needs *groupKind, value func(*sample) float64) Feature {
+func telecom[V any](name, unit, doc string, needs *groupKind, value func(*V) float64) Feature {
 	return Feature{Name: name, Group: "telecom", Unit: unit, Doc: doc, Source: "5G core features on NSL-KDD", needs: needs, value: value}
 }
 
@@ -31,7 +31,7 @@ func telecom(name, unit, doc string, needs *groupKind, value func(*sample) float
 // those that look into payloads are in signallingGroup.
 var telecomGroup = []Feature{
 	telecom("burstiness", "1/s", "srv_count / (duration + 0.001)", &kddTime,
-		func(s *sample) float64 { return float64(kddTimeOf(s).serv.n) / (s.duration + 0.001) }),
+		func(s *windowStats) float64 { return float64(s.serv.n) / (s.duration + 0.001) }),
 	telecom("symmetry_ratio", "ratio", "src_bytes / (dst_bytes + 1)", nil,
 		func(s *sample) float64 { return s.src / (s.dst + 1) }),
 }

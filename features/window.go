@@ -21,12 +21,9 @@ const (
 
 // kddTime and kddHost are the windows of timeGroup and hostGroup.
 var (
-	kddTime = newGroupKind(func(*rower) group { return newWindow(timeWindowSpan, timeWindowMax, false) })
-	kddHost = newGroupKind(func(*rower) group { return newWindow(0, hostWindowMax, true) })
+	kddTime = groupKind{func(opener) group { return newWindow(timeWindowSpan, timeWindowMax, false) }}
+	kddHost = groupKind{func(opener) group { return newWindow(0, hostWindowMax, true) }}
 )
-
-func kddTimeOf(s *sample) *windowStats { return &s.groups[kddTime.slot].(*window).current }
-func kddHostOf(s *sample) *windowStats { return &s.groups[kddHost.slot].(*window).current }
 
 // visit is what a window keeps of a connection.
 type visit struct {
@@ -63,6 +60,7 @@ func (t *tally) add(e errorKind, by int32) {
 // window counts the connections that ended last, by host and by service, in
 // constant time per connection.
 type window struct {
+	columnsOf[windowStats]
 	neverForgets
 	span    int64 // ns; 0 when only the number bounds it
 	max     int
@@ -100,9 +98,14 @@ type windowStats struct {
 	host, serv  tally
 	sameServ    int32 // connections to the same host and service
 	sameSrcPort int32 // connections to the same host from the same source port
+	duration    float64
 }
 
-func (w *window) row(_ int32, c *conn, s *sample) { w.current = w.measure(c, s.time, s.err, s.enters) }
+func (w *window) row(_ int32, c *conn, s *sample, values []float32) {
+	w.current = w.measure(c, s.time, s.err, s.enters)
+	w.current.duration = s.duration
+	w.set(values, &w.current)
+}
 
 // measure returns the figures of the window that ends with c, at the time in
 // nanoseconds, which must not decrease. The window keeps c when it has ended.
