@@ -20,8 +20,8 @@ const (
 
 	// sightingsPerSecond and tcpPerSecond bound the packets that are watched in a second
 	// as long as no interface duplicates: so many are enough for a verdict.
-	sightingsPerSecond = 256
-	tcpPerSecond       = 4096
+	sightingsPerSecond = 64
+	tcpPerSecond       = 1024
 
 	// An interface is judged by blocks of packets, of which each pair of addresses may
 	// bring a fourth: no verdict rests on less than four of them. The first
