@@ -34,7 +34,7 @@ type Decoder struct {
 // first. The one that completes its datagram has the whole payload, or is the
 // packet inside if that is a tunnel's.
 func (d *Decoder) Decode(f *Frame, p *Packet) Outcome {
-	*p = Packet{Time: f.Time, WireLen: f.WireLen, Interface: int32(f.Interface)}
+	*p = Packet{Time: f.Time, WireLen: f.WireLen, Interface: f.Interface}
 	o := d.decode(f, p)
 	d.Counts[o]++
 	return o
@@ -45,6 +45,10 @@ func (d *Decoder) decode(f *Frame, p *Packet) Outcome {
 	n := max(f.WireLen, len(b))
 	switch f.Link {
 	case LinkEthernet:
+		if len(b) >= 12 {
+			copy(p.DstMAC[:], b[:6])
+			copy(p.SrcMAC[:], b[6:12])
+		}
 		return d.ethernet(b, n, p)
 	case LinkSLL:
 		return d.sll(14, 5, 16, b, n, p)

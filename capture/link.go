@@ -87,10 +87,6 @@ func (d *Decoder) ethernet(b []byte, n int, p *Packet) Outcome {
 	if len(b) < 14 {
 		return short(n, 14)
 	}
-	if p.Tunnels == 0 {
-		copy(p.DstMAC[:], b[:6])
-		copy(p.SrcMAC[:], b[6:12])
-	}
 	return d.etherType(binary.BigEndian.Uint16(b[12:]), b[14:], n-14, p)
 }
 
