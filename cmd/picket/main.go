@@ -172,11 +172,15 @@ func printVersion(_ context.Context, args []string, std stdio) (int, error) {
 		v = info.Main.Version
 	}
 	fmt.Fprintf(std.out, "picket %s (%s, %s/%s)\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	if lib, err := openLibrary(*library); err != nil {
+	lib, err := openLibrary(*library)
+	if err != nil {
 		fmt.Fprintf(std.out, "ONNX Runtime: %s\n", oneLine(err))
-	} else {
-		fmt.Fprintf(std.out, "ONNX Runtime %s (%s)\n", lib.Version, lib.Path)
+		if errors.Is(err, onnx.ErrNoLibrary) {
+			return exitNothing, nil
+		}
+		return exitError, nil // packages ask this way whether picket runs here
 	}
+	fmt.Fprintf(std.out, "ONNX Runtime %s (%s)\n", lib.Version, lib.Path)
 	return exitNothing, nil
 }
 

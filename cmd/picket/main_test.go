@@ -879,6 +879,14 @@ func TestHelp(t *testing.T) {
 	if code, stdout, _ := picket(t, nil, "version"); code != exitNothing || !strings.HasPrefix(stdout, "picket ") {
 		t.Errorf("version: exit %d, %q", code, stdout)
 	}
+	code, stdout, _ := picket(t, nil, "version", "--onnxruntime", write(t, "library.so", []byte("none")))
+	if code != exitError || !strings.Contains(stdout, "\nONNX Runtime: load ONNX Runtime ") {
+		t.Errorf("version with a library that does not load: exit %d, %q", code, stdout)
+	}
+	code, stdout, _ = picket(t, nil, "version", "--onnxruntime", filepath.Join(t.TempDir(), "none"))
+	if code != exitNothing || !strings.Contains(stdout, "\nONNX Runtime: no ONNX Runtime library at ") {
+		t.Errorf("version without a library: exit %d, %q", code, stdout)
+	}
 }
 
 // TestExtractHosts checks that a scanner has a row of its own by its hardware address, and what --home-net changes.
