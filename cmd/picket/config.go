@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -76,17 +77,49 @@ func confDir(path string) string { return filepath.Join(filepath.Dir(path), "con
 
 // dropIns returns the files in conf.d, in the order of their names. Hidden ones are those of editors.
 func dropIns(path string) (files []string, err error) {
-	entries, err := os.ReadDir(confDir(path))
+	dir := confDir(path)
+	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read config: %w", err)
 	}
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), ".toml") && e.Name()[0] != '.' {
-			files = append(files, filepath.Join(confDir(path), e.Name()))
+			files = append(files, filepath.Join(dir, e.Name()))
 		}
+	}
+	if len(files) == 0 {
+		return nil, nil
+	}
+	if err := ownDropIns(dir, path); err != nil {
+		return nil, fmt.Errorf("read config: %w", err)
 	}
 	return files, nil
 }
+
+// ownDropIns refuses a conf.d of others: beside a config in /tmp anybody can make one, and it may name a library. It
+// must be root's, this user's, or of whom the config is; so must be a link to it.
+func ownDropIns(dir, config string) error {
+	of, err := os.Stat(config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // which is told when it is read
+	}
+	link, linkErr := os.Lstat(dir)
+	info, dirErr := os.Stat(dir)
+	if err := errors.Join(err, linkErr, dirErr); err != nil {
+		return err
+	}
+	for _, i := range []fs.FileInfo{link, info} {
+		if uid := owner(i); uid != 0 && uid != os.Geteuid() && uid != owner(of) {
+			return fmt.Errorf("%s belongs to user %d, not to root or the owner of %s", dir, uid, config)
+		}
+	}
+	if info.Mode().Perm()&0o002 != 0 {
+		return fmt.Errorf("%s: anybody may write there: chmod o-w %[1]s", dir)
+	}
+	return nil
+}
+
+func owner(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 
 func readBounded(path string) ([]byte, error) {
 	f, err := os.Open(path)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -375,6 +376,37 @@ func TestConfigDropIns(t *testing.T) {
 			t.Errorf("%s: %s and %d suppressions, want %s and %d", tc.name, settings(fs), len(cfg.Suppress), tc.want, tc.count)
 		}
 	}
+}
+
+// TestConfigDropInsOfOthers: who may write beside a config, as in /tmp, is not to add to it.
+func TestConfigDropInsOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	main, more := filepath.Join(dir, "picket.toml"), filepath.Join(dir, "conf.d")
+	if err := errors.Join(os.WriteFile(main, []byte("port = 1\n"), 0o600), os.Mkdir(more, 0o755),
+		os.WriteFile(filepath.Join(more, "a.toml"), []byte("port = 2\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	check := func(name, want string, errs ...error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		_, err := readConfig(main, gatewayFlags(t))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+	check("own", "")
+	check("anybody's", "chmod o-w "+more, os.Chmod(more, 0o777))
+	check("own again", "", os.Chmod(more, 0o755))
+	if os.Geteuid() != 0 {
+		return
+	}
+	check("another user's", "conf.d belongs to user 12345, not to root", os.Chown(more, 12345, -1))
+	check("of the config's owner", "", os.Chown(main, 12345, -1))
+	elsewhere := filepath.Join(dir, "elsewhere")
+	check("another user's link", "conf.d belongs to user 12346, not to root",
+		os.Rename(more, elsewhere), os.Symlink(elsewhere, more), os.Lchown(more, 12346, -1))
 }
 
 const suppressOne = "[[suppress]]\nreason = 'x'\nuntil = 2027-12-31\nport = 22\n"
