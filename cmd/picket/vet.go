@@ -147,16 +147,21 @@ func (v *vetting) run(ctx context.Context, data []byte, sum string) error {
 	refused, isRefused := strings.CutPrefix(said, "refused: ")
 	crashed := new(crash)
 	switch {
-	case errors.As(err, &crashed):
-		return fmt.Errorf("the model crashed ONNX Runtime (%w)", crashed)
-	case err != nil:
+	case err != nil && !errors.As(err, &crashed):
 		return err
-	case said == "good: "+sum:
+	case err == nil && said == "good: "+sum:
 		return nil
 	case isRefused && strings.Contains(refused, "bad_alloc"):
 		return fmt.Errorf("it wants more memory than the %d MiB that it is tried with: %s", vetMemory(len(data))>>20, refused)
 	case isRefused:
 		return errors.New(refused)
+	}
+	// A library that cannot run here crashes with any model.
+	if err := new(vetting).tryLibrary(library); err != nil {
+		return fmt.Errorf("load ONNX Runtime %s: %w", library, err)
+	}
+	if err != nil {
+		return fmt.Errorf("the model crashed ONNX Runtime (%w)", crashed)
 	}
 	return fmt.Errorf("try it in a process of its own: the child answers %.40q, which is not picket's answer", said)
 }

@@ -332,16 +332,21 @@ func TestLibraryThatCannotRun(t *testing.T) {
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			// A process of its own: the test's has a library already.
-			picket := exec.Command(executable(t), "scan", "../../testdata/benign.pcap.gz", "--onnxruntime", path)
-			picket.Env = append(os.Environ(), asPicket+"=1")
-			out, err := picket.CombinedOutput()
-			if picket.ProcessState == nil || picket.ProcessState.ExitCode() != exitError {
-				t.Errorf("%v", err)
-			}
-			text := strings.ReplaceAll(string(out), "\n", " ")
-			if !strings.Contains(text, "load ONNX Runtime "+path+": "+tt.want) || !strings.Contains(text, onnx.EnvLibrary) {
-				t.Errorf("says %s", out)
+			for _, args := range [][]string{
+				{"scan", "../../testdata/benign.pcap.gz"},
+				{"model", "check", write(t, "m.onnx", bundledModel(t, small))}, // the model is not to blame
+			} {
+				// A process of its own: the test's has a library already.
+				picket := exec.Command(executable(t), append(args, "--onnxruntime", path)...)
+				picket.Env = append(os.Environ(), asPicket+"=1")
+				out, err := picket.CombinedOutput()
+				if picket.ProcessState == nil || picket.ProcessState.ExitCode() != exitError {
+					t.Errorf("%q: %v", args, err)
+				}
+				text := strings.ReplaceAll(string(out), "\n", " ")
+				if !strings.Contains(text, "load ONNX Runtime "+path+": "+tt.want) || !strings.Contains(text, onnx.EnvLibrary) {
+					t.Errorf("%q says %s", args, out)
+				}
 			}
 		})
 	}
