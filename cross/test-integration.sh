@@ -389,6 +389,12 @@ wait_for() { # PATTERN FILE [COUNT]
 	done
 	die "no $1 in $2: $(cat "$2")"
 }
+sleep 1000 & # has the number that a picket had before a power cut
+other=$!
+pids+=("$other")
+echo $other | tee "$bare/run/picket.pid" >"$bare/run/picket.supervisor.pid"
+! init status >/dev/null && init stop >/dev/null && kill -0 $other || die "S80picket takes another process for its own"
+echo $other | tee "$bare/run/picket.pid" >"$bare/run/picket.supervisor.pid"
 init start >"$work/said" 2>&1 || die "S80picket: $(cat "$work/said")"
 wait_for online "$work/s80"
 pid=$(cat "$bare/run/picket.pid")
