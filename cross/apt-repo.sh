@@ -35,10 +35,11 @@ for arch in $architectures; do
 	mkdir -p "$to"
 	apt-ftparchive --arch "$arch" packages pool >"$to/Packages"
 	gzip -9nk "$to/Packages"
-	# Under the name of its hash, too: while the repository is replaced, apt finds what the InRelease it has read names.
-	for f in "$to/Packages" "$to/Packages.gz"; do
-		mkdir -p "$to/by-hash/SHA256"
-		cp "$f" "$to/by-hash/SHA256/$(sha256sum "$f" | cut -d' ' -f1)"
+	# Under the name of its hash, too, and so the last ones: while the repository is replaced, apt finds what the InRelease
+	# that it has read names.
+	mkdir -p "$to/by-hash/SHA256"
+	for f in "$to"/Packages* "dists/${to#*/}"/Packages*; do
+		[ ! -e "$f" ] || cp "$f" "$to/by-hash/SHA256/$(sha256sum "$f" | cut -d' ' -f1)"
 	done
 done
 apt-ftparchive -o APT::FTPArchive::Release::Origin=Picket -o APT::FTPArchive::Release::Label=Picket \
@@ -58,6 +59,8 @@ cat >picket.sources <<-SOURCES
 	Components: main
 	Signed-By: /usr/share/keyrings/picket.gpg
 SOURCES
-rm -rf dists
+rm -rf dists.old
+[ ! -e dists ] || mv dists dists.old
 mv dists.new dists
+rm -rf dists.old
 echo "$PWD: $(find pool -name '*.deb' | wc -l) packages for $(echo "$architectures" | tr '\n' ' ')signed by $APT_KEY"

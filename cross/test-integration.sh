@@ -115,7 +115,9 @@ deb=$(echo "$release"/picket_*_amd64.deb)
 dpkg-deb -R "$deb" "$work/newer"
 sed -i 's/^Version: .*/Version: 99.0/' "$work/newer/DEBIAN/control"
 dpkg-deb --root-owner-group -Znone -b "$work/newer" "$repo/pool/main/p/picket/picket_99.0_amd64.deb" >/dev/null
+before=$(sha256sum <"$repo/dists/stable/main/binary-amd64/Packages.gz")
 APT_KEY=picket@example.org sh cross/apt-repo.sh "$repo" >/dev/null
+[ -e "$repo/dists/stable/main/binary-amd64/by-hash/SHA256/${before%% *}" ] || die "who has read the last InRelease finds no list"
 apt amd64 update >/dev/null
 apt amd64 --print-uris download picket | grep -q picket_99.0_amd64.deb || die "apt-get does not see the newer version"
 apt amd64 --print-uris download "picket=$(dpkg-deb -f "$deb" Version)" >/dev/null || die "the older version is gone"
