@@ -99,6 +99,7 @@ in_root "$root" rc-service picket reload >"$work/start" 2>&1 || die "OpenRC does
 for _ in $(seq 50); do ! grep -q reload "$root/var/log/picket.log" || break; sleep 0.2; done
 grep -q 'reloaded' "$root/var/log/picket.log" || die "OpenRC: a reload says $(tail -n 3 "$root/var/log/picket.log")"
 first=$(daemon "$supervisor")
+tr '\0' '\n' <"/proc/$first/environ" | grep -qx CREDENTIALS_DIRECTORY=/etc/picket || die "OpenRC: the daemon finds no mqtt-password"
 : >"$root/var/log/picket.log"
 kill -9 "$first"
 for _ in $(seq 60); do

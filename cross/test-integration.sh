@@ -501,6 +501,7 @@ UCI
 said=$(ash 'reload_service; service_triggers')
 want="signal picket * HUP
 chown picket /etc/picket/state
+env CREDENTIALS_DIRECTORY=/etc/picket
 respawn 3600 5 0
 stderr 1
 term_timeout 15
