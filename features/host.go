@@ -328,11 +328,15 @@ func (w *hosts) Add(p *capture.Packet) {
 
 // Tick moves the packet clock, and makes the rows of a window that has ended.
 func (w *hosts) Tick(now int64) {
+	if w.window >= 0 && min(max(now, -maxTime), maxTime) < w.tracker.now-w.tracker.back { // time begins anew
+		w.Flush()
+		w.stats.ClockSteps++
+	}
 	w.tracker.Tick(now)
 	w.roll(w.tracker.now)
 }
 
-// roll takes the hosts to a time, which is not before that of the last call unless time began anew.
+// roll takes the hosts to a time, which is not before that of the last call.
 func (w *hosts) roll(now int64) {
 	at := now / windowSpan
 	if w.window < 0 {

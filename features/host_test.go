@@ -299,3 +299,12 @@ func FuzzHostApps(f *testing.F) {
 		x.Flush()
 	})
 }
+
+// TestHostClockStep sets the clock back by more than StepBack: rows go on at the new time.
+func TestHostClockStep(t *testing.T) {
+	ps := slices.Concat(probe(1000, 1, true), probe(100, 2, true), probe(121, 3, true))
+	rows := hostRows(t, Config{}, ps...)
+	wantValues(t, find(t, rows, "10.0.0.9", 1010), "tcp_tried_10s=1 tcp_refused_10s=1")
+	wantValues(t, find(t, rows, "10.0.0.9", 110), "tcp_tried_10s=1 tcp_tried_600s=1")
+	wantValues(t, find(t, rows, "10.0.0.9", 130), "tcp_tried_10s=1 tcp_tried_600s=2")
+}
