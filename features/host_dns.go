@@ -45,8 +45,15 @@ var dnsColumns = windowGroup{"dns", []windowColumn{
 
 var dnsPorts = []servicePort{{capture.ProtoUDP, portDNS}}
 
-// dnsTalk is what is kept of one UDP flow to a DNS server: the last query and its answer.
+// dnsTalk is what is kept of one UDP flow to a DNS server: the last queries. A resolver asks for A and AAAA from one
+// port before either is answered, and a tunnel keeps some more under way.
 type dnsTalk struct {
+	queries [4]dnsQuery
+	next    uint8 // of queries, the one that the next query takes
+}
+
+// dnsQuery is a query and its answers.
+type dnsQuery struct {
 	id      uint16
 	asked   bool
 	odd     bool   // it asks for an odd type
@@ -82,7 +89,7 @@ func (a *dnsApp) packet(x *exchange) {
 		if x.side != responder {
 			return
 		}
-		a.answer(x, t, did, id, code, message)
+		a.answer(x, t.find(id), did, code, message)
 		return
 	}
 	if x.side != originator {
@@ -90,7 +97,12 @@ func (a *dnsApp) packet(x *exchange) {
 	}
 	did.add(dnsQueries, 1)
 	x.got(groupDNS).add(inDNSQueries, 1)
-	*t = dnsTalk{id: id, asked: true}
+	q := t.find(id)
+	if q == nil {
+		q = &t.queries[t.next]
+		t.next = (t.next + 1) % uint8(len(t.queries))
+	}
+	*q = dnsQuery{id: id, asked: true}
 	if !a.name.parse(message[dnsHeaderLen:]) {
 		return
 	}
@@ -100,7 +112,7 @@ func (a *dnsApp) packet(x *exchange) {
 	case typ == 255:
 		did.add(dnsAny, 1)
 	case typ == 5 || typ == 10 || typ == 15 || typ == 16 || typ == 25 || typ > 257:
-		t.odd = true
+		q.odd = true
 		did.add(dnsOddTypes, 1)
 	}
 	below := uint32(max(int(a.name.parent)-1, 0))
@@ -125,8 +137,18 @@ func questionName(b []byte) int {
 	return n + 1
 }
 
-func (a *dnsApp) answer(x *exchange, t *dnsTalk, did deed, id uint16, code uint8, message []byte) {
-	if !t.asked || id != t.id {
+// find returns the query of an identifier, nil when there is none.
+func (t *dnsTalk) find(id uint16) *dnsQuery {
+	for k := range t.queries {
+		if q := &t.queries[k]; q.asked && q.id == id {
+			return q
+		}
+	}
+	return nil
+}
+
+func (a *dnsApp) answer(x *exchange, q *dnsQuery, did deed, code uint8, message []byte) {
+	if q == nil {
 		if x.hosts.now >= x.hosts.began+hostWarm {
 			did.add(inDNSUnasked, 1)
 		}
@@ -139,11 +161,11 @@ func (a *dnsApp) answer(x *exchange, t *dnsTalk, did deed, id uint16, code uint8
 	default:
 		did.add(dnsFailed, 1)
 	}
-	if t.odd {
+	if q.odd {
 		did.add(dnsAnswerBytes, uint32(len(message)))
 	}
 	data, any := dnsAddresses(message)
-	if t.answers > 0 && any && t.data != 0 && data != t.data {
+	if q.answers > 0 && any && q.data != 0 && data != q.data {
 		did.add(inDNSConflicts, 1)
 		// Who sent it shows in the frame's hardware address: the server's own address is what is forged.
 		if m := x.packet.SrcMAC; m != (capture.MAC{}) && !x.hosts.names.isRouter(m) {
@@ -152,10 +174,10 @@ func (a *dnsApp) answer(x *exchange, t *dnsTalk, did deed, id uint16, code uint8
 			x.got(groupDNS).add(dnsConflicts, 1)
 		}
 	}
-	if any && t.data == 0 {
-		t.data = data
+	if any && q.data == 0 {
+		q.data = data
 	}
-	t.answers = min(t.answers, 254) + 1
+	q.answers = min(q.answers, 254) + 1
 }
 
 // dnsAddresses sums the hashes of the addresses in a message's answers, whatever their order.

@@ -308,3 +308,28 @@ func TestHostClockStep(t *testing.T) {
 	wantValues(t, find(t, rows, "10.0.0.9", 110), "tcp_tried_10s=1 tcp_tried_600s=1")
 	wantValues(t, find(t, rows, "10.0.0.9", 130), "tcp_tried_10s=1 tcp_tried_600s=2")
 }
+
+// TestHostDNSTwoAtOnce asks for A and AAAA from one port before either is answered, as resolvers do.
+func TestHostDNSTwoAtOnce(t *testing.T) {
+	var ps []capture.Packet
+	message := func(seconds float64, answer bool, id, kind byte) {
+		p := packet(seconds, capture.ProtoUDP, answer, 0)
+		p.SrcPort, p.DstPort = 40000, portDNS
+		p.Payload = []byte{0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 'a', 2, 'b', 'c', 0, 0, kind, 0, 1}
+		if answer {
+			p.SrcPort, p.DstPort = p.DstPort, p.SrcPort
+			p.Payload[2] |= 0x80
+		}
+		p.PayloadLen = len(p.Payload)
+		ps = append(ps, p)
+	}
+	for _, at := range []float64{1, 21} {
+		message(at, false, 1, 1)
+		message(at, false, 2, 28)
+		message(at+.1, true, 2, 28)
+		message(at+.1, true, 1, 1)
+	}
+	message(22, true, 9, 1) // of another query
+	rows := hostRows(t, Config{}, ps...)
+	wantValues(t, find(t, rows, "10.0.0.9", 30), "dns_queries_10s=2 in_dns_unasked_10s=1")
+}
