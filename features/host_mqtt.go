@@ -209,7 +209,7 @@ func (a *mqttApp) control(x *exchange, t *mqttTalk, head byte, length uint32, bo
 		got.add(inMQTTConnects, 1)
 		if id, ok := mqttClientID(body); ok {
 			did.distinct(mqttClients, x.hosts.key.bytes(id))
-		} else {
+		} else if uint32(len(body)) == length { // else it goes on in the next segment
 			a.malformed(x, t)
 		}
 	case mqttPublish:
@@ -269,11 +269,12 @@ func mqttClientID(b []byte) ([]byte, bool) {
 	}
 	version := b[0]
 	b = b[4:]
-	if version == 5 { // properties, of which a length below 128 is a byte
-		if len(b) < 1 || b[0] >= 0x80 || len(b) < 1+int(b[0]) {
+	if version == 5 { // properties, behind their length
+		n, size := binary.Uvarint(b[:min(len(b), 4)])
+		if size <= 0 || n > uint64(len(b)-size) {
 			return nil, false
 		}
-		b = b[1+int(b[0]):]
+		b = b[size+int(n):]
 	}
 	return mqttString(b)
 }

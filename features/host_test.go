@@ -333,3 +333,33 @@ func TestHostDNSTwoAtOnce(t *testing.T) {
 	rows := hostRows(t, Config{}, ps...)
 	wantValues(t, find(t, rows, "10.0.0.9", 30), "dns_queries_10s=2 in_dns_unasked_10s=1")
 }
+
+// TestHostMQTTConnect sends CONNECTs that are in order, of which one comes in two segments and one has long properties,
+// and one whose protocol has no such name.
+func TestHostMQTTConnect(t *testing.T) {
+	properties := append([]byte{38, 0, 1, 'k', 0, 150}, make([]byte, 150)...) // a user property
+	long := slices.Concat([]byte("\x00\x04MQTT\x05\x02\x00\x3c\x9c\x01"), properties, []byte("\x00\x02id"))
+	for _, tc := range []struct {
+		name     string
+		segments []string
+		want     string
+	}{
+		{"one segment", []string{"\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02id"}, "mqtt_connects_10s=1 mqtt_clients_10s=1 mqtt_malformed_10s=0"},
+		{"two segments", []string{"\x10\x0e\x00\x04MQ", "TT\x04\x02\x00\x3c\x00\x02id"}, "mqtt_connects_10s=1 mqtt_malformed_10s=0"},
+		{"long properties", []string{"\x10\xac\x01" + string(long)}, "mqtt_connects_10s=1 mqtt_clients_10s=1 mqtt_malformed_10s=0"},
+		{"no such name", []string{"\x10\x0e\x00\x04MQXT\x04\x02\x00\x3c\x00\x02id"}, "mqtt_connects_10s=1 mqtt_clients_10s=0 mqtt_malformed_10s=1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			syn := packet(1, capture.ProtoTCP, false, 0)
+			syn.DstPort, syn.Flags = 1883, capture.SYN
+			ps, seq := []capture.Packet{syn}, uint32(1)
+			for k, s := range tc.segments {
+				p := packet(2+float64(k), capture.ProtoTCP, false, len(s))
+				p.DstPort, p.Flags, p.Seq, p.Payload = 1883, capture.ACK, seq, []byte(s)
+				seq += uint32(len(s))
+				ps = append(ps, p)
+			}
+			wantValues(t, find(t, hostRows(t, Config{}, ps...), "10.0.0.9", 10), tc.want)
+		})
+	}
+}
