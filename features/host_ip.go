@@ -235,6 +235,9 @@ func (w *hosts) sides(i int32, c *conn, p *capture.Packet) (client, server *host
 
 func (w *hosts) begin(i int32, c *conn, p *capture.Packet) {
 	x := w.conns.begin(i)
+	if c.back { // it was counted before it was evicted
+		x.asked, x.answered = true, c.role == RoleKept
+	}
 	w.follow(x, c)
 	w.sent(zone(p), p)
 	client, server := w.sides(i, c, p)
@@ -249,7 +252,7 @@ func (w *hosts) begin(i int32, c *conn, p *capture.Packet) {
 		did.most(tcpMostService, w.key.service(&target, port), 1)
 		did.most(tcpMostPeer, w.key.addr(&target), 1)
 		got.most(inTCPMostService, w.key.service(&target, port), 1)
-	case c.key.proto == capture.ProtoUDP && server != nil && p.Src == peer && p.SrcPort == c.port(originator):
+	case c.key.proto == capture.ProtoUDP && !c.back && server != nil && p.Src == peer && p.SrcPort == c.port(originator):
 		did, got := w.of(client, groupUDP), w.of(server, groupUDP)
 		w.opened(did, got, udpTried, inUDPTried, udpPorts, udpPeers, udpServices, inUDPPorts, inUDPPeers, port, &peer, &target)
 		did.most(udpMostPeer, w.key.addr(&target), 1)
@@ -322,7 +325,7 @@ func (w *hosts) tcp(c *conn, p *capture.Packet, side int, was uint16, client, se
 		did.add(tcpOddFlags, 1)
 		did.distinct(tcpOddPorts, w.key.hash(uint64(p.DstPort), 1))
 		w.of(receiver, groupTCP).add(inTCPOddFlags, 1)
-	case w.now < w.began+hostWarm || c.tcp&sawSYN != 0:
+	case w.now < w.began+hostWarm || c.tcp&sawSYN != 0 || c.back:
 	case f == capture.SYN|capture.ACK:
 		got := w.of(receiver, groupTCP)
 		got.add(inTCPSynAck, 1)
@@ -449,7 +452,7 @@ func (w *hosts) end(i int32, c *conn, time int64) {
 	switch {
 	case c.key.proto == capture.ProtoTCP && c.tcp&sawSYN != 0:
 		w.ended(x, c)
-	case c.key.proto == capture.ProtoUDP && x.asked && !x.answered:
+	case c.key.proto == capture.ProtoUDP && x.asked && !x.answered && !c.back:
 		w.of(w.known(&x.client), groupUDP).add(udpUnanswered, 1)
 		w.of(w.known(&x.server), groupUDP).add(inUDPUnanswered, 1)
 	}

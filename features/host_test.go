@@ -363,3 +363,44 @@ func TestHostMQTTConnect(t *testing.T) {
 		})
 	}
 }
+
+// TestHostReturned has room for 4 connections: one that is evicted and comes back is no new try, its server's answers
+// were asked for, and its segments are no orphans.
+func TestHostReturned(t *testing.T) {
+	var ps []capture.Packet
+	for round := range 4 {
+		for port := range uint16(8) {
+			at := 10*float64(round) + float64(port)/10
+			for _, answer := range []bool{false, true} {
+				u := packet(at, capture.ProtoUDP, answer, 10)
+				s := packet(at, capture.ProtoTCP, answer, 0)
+				s.Flags = capture.ACK
+				if round == 0 {
+					s.Flags |= capture.SYN
+					if !answer {
+						s.Flags = capture.SYN
+					}
+				} else {
+					s.Seq, s.Ack = 1, 1
+				}
+				if answer {
+					u.DstPort, u.SrcPort, s.DstPort = 50000+port, 9999, 50000+port
+				} else {
+					u.SrcPort, u.DstPort, s.SrcPort = 50000+port, 9999, 50000+port
+				}
+				u.Time, s.Time = u.Time+int64(port), s.Time+int64(port)
+				ps = append(ps, u, s)
+			}
+			if round == 0 {
+				a := packet(at, capture.ProtoTCP, false, 0)
+				a.SrcPort, a.Flags, a.Seq, a.Ack = 50000+port, capture.ACK, 1, 1
+				ps = append(ps, a)
+			}
+		}
+	}
+	rows := hostRows(t, Config{MaxConnections: 4}, ps...)
+	for _, at := range []float64{20, 30, 40} {
+		wantValues(t, find(t, rows, "10.0.0.9", at), `udp_tried_10s=0 udp_tried_600s=8 udp_answered_600s=8 udp_unanswered_600s=0
+			in_udp_unasked_10s=0 tcp_tried_600s=8 tcp_orphan_10s=0`)
+	}
+}
