@@ -259,8 +259,9 @@ type hostConn struct {
 	echo           uint64 // ICMP: of the last request's data
 	ref            int32  // to what the application keeps of it
 	app            uint8  // its index+1; 0: none is followed
-	answered       bool   // of what is no TCP: the responder sent a packet after the originator
-	asked          bool   // likewise: the originator sent a packet
+	echoSide       uint8  // that sent echo
+	answered       bool   // UDP: the responder sent a packet after the originator; ICMP: it sent an echo request
+	asked          bool   // UDP: the originator sent a packet; ICMP: it sent an echo request
 }
 
 // hosts makes the rows of host windows. It belongs to one goroutine.

@@ -378,7 +378,12 @@ func (w *hosts) icmp(x *hostConn, c *conn, p *capture.Packet, side int, client, 
 	six := p.Proto == capture.ProtoICMPv6
 	switch t := p.ICMPType; {
 	case t == 8 && !six || t == 128 && six:
-		x.asked, x.echo = true, w.echo(p)
+		if side == originator {
+			x.asked = true
+		} else {
+			x.answered = true
+		}
+		x.echo, x.echoSide = w.echo(p), uint8(side)
 		did.add(echoRequests, 1)
 		got.add(inEchoRequests, 1)
 		if p.PayloadLen > 128 {
@@ -391,9 +396,9 @@ func (w *hosts) icmp(x *hostConn, c *conn, p *capture.Packet, side int, client, 
 			did.distinct(echoContents, w.key.bytes(p.Payload[16:]))
 		}
 	case t == 0 && !six || t == 129 && six:
-		if x.asked {
+		if side == responder && x.asked || side == originator && x.answered {
 			got.add(echoReplies, 1)
-			if x.echo != w.echo(p) {
+			if int(x.echoSide) != side && x.echo != w.echo(p) {
 				did.add(echoDiffering, 1)
 				got.add(inEchoDiffering, 1)
 			}
@@ -421,16 +426,15 @@ func (w *hosts) echo(p *capture.Packet) uint64 {
 }
 
 func (w *hosts) quoted(i int32, c *conn, p *capture.Packet) {
-	if !undelivered(p) {
+	switch {
+	case p.Proto == capture.ProtoICMP && p.ICMPType == 5:
+		w.of(w.named(zone(p), p.Src), groupICMP).add(icmpRedirects, 1)
 		return
-	}
-	client, server := w.sides(i, c, p)
-	if q := &p.Quoted; q.Src != c.addr(originator) {
+	case !undelivered(p) || p.Quoted.Src != c.addr(originator):
 		return // about an answer: nobody's deed
 	}
-	if h := w.named(zone(p), p.Src); h != nil {
-		w.of(h, groupICMP).add(icmpUnreachable, 1)
-	}
+	w.of(w.named(zone(p), p.Src), groupICMP).add(icmpUnreachable, 1)
+	client, server := w.sides(i, c, p)
 	got := w.of(client, groupICMP)
 	got.add(inICMPUnreachable, 1)
 	got.distinct(inUnreachablePorts, w.key.hash(uint64(p.Quoted.DstPort), 1))

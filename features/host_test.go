@@ -404,3 +404,32 @@ func TestHostReturned(t *testing.T) {
 			in_udp_unasked_10s=0 tcp_tried_600s=8 tcp_orphan_10s=0`)
 	}
 }
+
+// TestHostRedirect sends redirects of a connection that is known, and of one that is not.
+func TestHostRedirect(t *testing.T) {
+	p := packet(2, capture.ProtoICMP, false, 28)
+	p.Src, p.ICMPType, p.ICMPCode, p.SrcPort, p.DstPort = addr("10.0.0.66"), 5, 1, 0, 0
+	p.HasQuote, p.Quoted = true, capture.Quote{Src: client, Dst: server, SrcPort: 40080, DstPort: 80, Proto: capture.ProtoTCP}
+	other := p
+	other.Time, other.Quoted.SrcPort = p.Time+1e9, 40081
+	rows := hostRows(t, Config{}, append(probe(1, 80, false), p, other)...)
+	wantValues(t, find(t, rows, "10.0.0.66", 10), "icmp_redirects_10s=2 icmp_unreachable_10s=0")
+}
+
+// TestHostEchoSides lets two hosts ping each other with one identifier, as Windows does, and then one of them send a
+// reply that the other did not ask for.
+func TestHostEchoSides(t *testing.T) {
+	echo := func(seconds float64, fromServer bool, typ uint8, id uint16, data string) capture.Packet {
+		p := packet(seconds, capture.ProtoICMP, fromServer, len(data))
+		p.ICMPType, p.ICMPID, p.SrcPort, p.DstPort, p.Payload = typ, id, 0, 0, []byte(data)
+		return p
+	}
+	rows := hostRows(t, Config{},
+		echo(1, false, 8, 1, "abcdefghijklmnopqrstuvw"), echo(1.1, true, 8, 1, "0123456789012345678901"),
+		echo(1.2, true, 0, 1, "abcdefghijklmnopqrstuvw"), echo(1.3, false, 0, 1, "0123456789012345678901"),
+		echo(11, false, 8, 2, "abc"), echo(11.1, true, 0, 2, "abc"), echo(11.2, false, 0, 2, "abc"))
+	wantValues(t, find(t, rows, "10.0.0.9", 10), "echo_requests_10s=1 echo_replied_10s=1 in_echo_differing_10s=0 echo_differing_10s=0")
+	wantValues(t, find(t, rows, "10.0.0.1", 10), "echo_requests_10s=1 echo_replied_10s=1 in_echo_differing_10s=0 echo_differing_10s=0")
+	wantValues(t, find(t, rows, "10.0.0.9", 20), "echo_replied_10s=1 in_echo_unasked_10s=0")
+	wantValues(t, find(t, rows, "10.0.0.1", 20), "echo_replied_10s=0 in_echo_unasked_10s=1")
+}
