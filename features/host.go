@@ -220,6 +220,7 @@ func (t *hostTable) remove(i int32) {
 	h := t.table.at(i)
 	t.unlink(i)
 	t.n[class2(h.inside)]--
+	h.number = 0 // connections remember the place
 	t.table.remove(i)
 }
 

@@ -89,7 +89,8 @@ func (w *hosts) leave(x *hostConn, c *conn) {
 	if x.app == 0 {
 		return
 	}
-	w.exchange = exchange{hosts: w, ref: x.ref, conn: c, client: w.known(&x.client), server: w.known(&x.server)}
+	client, server := w.known(x, c)
+	w.exchange = exchange{hosts: w, ref: x.ref, conn: c, client: client, server: server}
 	w.apps[x.app-1].end(&w.exchange)
 	x.app = 0
 }

@@ -190,9 +190,13 @@ func (w *hosts) swap(i int32) {
 }
 
 // zone tells apart networks whose addresses overlap: tunnels that have an identifier.
-func zone(p *capture.Packet) uint32 {
-	if p.Tunnel == capture.TunnelVXLAN || p.Tunnel == capture.TunnelGeneve {
-		return p.TunnelID + 1
+func zone(p *capture.Packet) uint32 { return zoneOf(p.Tunnel, p.TunnelID) }
+
+func (c *conn) zone() uint32 { return zoneOf(c.tunnel, c.key.vni) }
+
+func zoneOf(t capture.TunnelKind, id uint32) uint32 {
+	if t == capture.TunnelVXLAN || t == capture.TunnelGeneve {
+		return id + 1
 	}
 	return 0
 }
@@ -457,36 +461,51 @@ func (w *hosts) end(i int32, c *conn, time int64) {
 	case c.key.proto == capture.ProtoTCP && c.tcp&sawSYN != 0:
 		w.ended(x, c)
 	case c.key.proto == capture.ProtoUDP && x.asked && !x.answered && !c.back:
-		w.of(w.known(&x.client), groupUDP).add(udpUnanswered, 1)
-		w.of(w.known(&x.server), groupUDP).add(inUDPUnanswered, 1)
+		client, server := w.known(x, c)
+		w.of(client, groupUDP).add(udpUnanswered, 1)
+		w.of(server, groupUDP).add(inUDPUnanswered, 1)
 	}
 }
 
-// known returns a host that a connection remembers, nil when it has lost its place since.
-func (w *hosts) known(ref *hostRef) *hostState {
-	if ref.number == 0 || ref.at < 0 {
-		return nil
+// known returns the hosts of a connection that is over, nil for one that has lost its place. One that has another name
+// since, as its hardware address came to be known, has it.
+func (w *hosts) known(x *hostConn, c *conn) (client, server *hostState) {
+	var all [2]*hostState
+	for side, ref := range [2]*hostRef{&x.client, &x.server} {
+		if ref.at < 0 {
+			continue
+		}
+		if ref.number != 0 {
+			if h := w.table.table.at(ref.at); h.number == ref.number {
+				all[side] = h
+				continue
+			}
+		}
+		a := c.addr(side)
+		if k, _, _, ok := w.names.key(c.zone(), &a); ok {
+			if i := w.table.table.find(&k, k.hash()); i >= 0 {
+				all[side] = w.table.table.at(i)
+			}
+		}
 	}
-	if h := w.table.table.at(ref.at); h.number == ref.number {
-		return h
-	}
-	return nil
+	return all[originator], all[responder]
 }
 
 func (w *hosts) ended(x *hostConn, c *conn) {
 	target, port := c.addr(responder), c.port(responder)
+	client, server := w.known(x, c)
 	switch up, down := c.dir[originator].payload, c.dir[responder].payload; {
 	case c.tcp&(sawAnswer|rstAny) == 0 && c.icmpErrors == 0:
-		w.of(w.known(&x.client), groupTCP).add(tcpUnanswered, 1)
-		w.of(w.known(&x.server), groupTCP).add(inTCPUnanswered, 1)
+		w.of(client, groupTCP).add(tcpUnanswered, 1)
+		w.of(server, groupTCP).add(inTCPUnanswered, 1)
 	case c.tcp&sawOriginAck == 0 || !c.closed():
 	case up+down == 0:
-		did := w.of(w.known(&x.client), groupTCP)
+		did := w.of(client, groupTCP)
 		did.add(tcpEmpty, 1)
 		did.distinct(tcpEmptyServices, w.key.service(&target, port))
 	default:
 		alike := w.key.hash(w.key.service(&target, port), uint64(bits.Len64(up))<<8|uint64(bits.Len64(down)))
-		w.of(w.known(&x.client), groupTCP).most(tcpMostAlike, alike, 1)
-		w.of(w.known(&x.server), groupTCP).most(inTCPMostAlike, alike, 1)
+		w.of(client, groupTCP).most(tcpMostAlike, alike, 1)
+		w.of(server, groupTCP).most(inTCPMostAlike, alike, 1)
 	}
 }

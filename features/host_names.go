@@ -156,24 +156,37 @@ func (n *hostNames) claim(zone uint32, addr *capture.Addr, m capture.MAC) bool {
 }
 
 // claim learns that an address on the link has a hardware address. What was counted for the address alone is the
-// hardware address's from then on, if that is new.
+// hardware address's from then on, but for groups in which that has counts of its own.
 func (w *hosts) claim(z uint32, a *capture.Addr, m capture.MAC) {
 	if !w.names.claim(z, a, m) {
 		return
 	}
 	byAddress, onLink := hostKey{z, hostAddress, *a}, linkKey(z, m)
 	old := w.table.table.find(&byAddress, byAddress.hash())
-	if old < 0 || w.table.table.find(&onLink, onLink.hash()) >= 0 || w.names.isRouter(m) {
+	if old < 0 || w.names.isRouter(m) {
 		return
 	}
 	o := w.turn(old)
-	w.deactivate(o)
 	_, h := w.place(&onLink, true) // inside hosts make room for each other: it may be old that went
 	if o.key != byAddress {
 		return
 	}
-	h.addr, h.mac, h.first, h.last, h.packets, h.octets, h.blocks = o.addr, m, o.first, o.last, o.packets, o.octets, o.blocks
-	o.blocks = [numWindowGroups]int32{}
+	kept := false
+	for g := range o.blocks {
+		if h.blocks[g] == 0 {
+			h.blocks[g], o.blocks[g] = o.blocks[g], 0
+		}
+		kept = kept || o.blocks[g] != 0
+	}
+	if kept {
+		return
+	}
+	h.addr, h.mac, h.first, h.last = o.addr, m, min(h.first, o.first), max(h.last, o.last)
+	for side := range h.packets {
+		h.packets[side] += o.packets[side]
+		h.octets[side] += o.octets[side]
+	}
+	w.deactivate(o)
 	w.table.remove(old)
 }
 

@@ -433,3 +433,18 @@ func TestHostEchoSides(t *testing.T) {
 	wantValues(t, find(t, rows, "10.0.0.9", 20), "echo_replied_10s=1 in_echo_unasked_10s=0")
 	wantValues(t, find(t, rows, "10.0.0.1", 20), "echo_replied_10s=0 in_echo_unasked_10s=1")
 }
+
+// TestHostRenamed tries ports from an address whose hardware address comes to be known only later: the tries fail as
+// those of the hardware address.
+func TestHostRenamed(t *testing.T) {
+	m := capture.MAC{2, 0, 0, 0, 0, 1}
+	var ps []capture.Packet
+	for port := range uint16(5) {
+		p := probe(1, port+1, false)[0]
+		p.SrcMAC, p.TTL = m, 41 // no system begins with that
+		ps = append(ps, p)
+	}
+	ps = append(ps, capture.Packet{Time: epoch + 2e9, WireLen: 42, SrcMAC: m,
+		ARP: &capture.ARPMessage{Op: 1, SenderMAC: m, Sender: client, Target: server}})
+	wantValues(t, find(t, hostRows(t, Config{}, ps...), m.String(), 10), "tcp_tried_10s=5 tcp_unanswered_10s=5")
+}
