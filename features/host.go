@@ -135,6 +135,7 @@ type hostTable struct {
 	table    *table[hostKey, hostState]
 	lists    [2]list // outside, inside: head is the one used longest ago
 	n        [2]int
+	key      SketchKey
 	seen     [2][4096]uint8 // of outside hosts that have no place: count-min
 	turned   int64          // the half of the long span to which seen belongs
 	met      uint64
@@ -142,8 +143,8 @@ type hostTable struct {
 	rejected uint64
 }
 
-func newHostTable() *hostTable {
-	t := &hostTable{table: newTable[hostKey, hostState](maxInside + maxOutside)}
+func newHostTable(key SketchKey) *hostTable {
+	t := &hostTable{table: newTable[hostKey, hostState](maxInside + maxOutside), key: key}
 	t.lists = [2]list{{-1, -1}, {-1, -1}}
 	return t
 }
@@ -182,6 +183,14 @@ func (t *hostTable) link(i int32) {
 	l.tail = i
 }
 
+// renew makes a host the one that was used last.
+func (t *hostTable) renew(i int32) {
+	if t.lists[class2(t.table.at(i).inside)].tail != i {
+		t.unlink(i)
+		t.link(i)
+	}
+}
+
 // use returns the place of a host, -1 when there is none for it. isNew says that it was not known. evict is called
 // with a host that makes room, before it is gone.
 func (t *hostTable) use(k *hostKey, inside bool, now int64, evict func(int32)) (i int32, isNew bool) {
@@ -189,16 +198,13 @@ func (t *hostTable) use(k *hostKey, inside bool, now int64, evict func(int32)) (
 	if i = t.table.find(k, hash); i >= 0 {
 		h := t.table.at(i)
 		h.weight = saturate(h.weight, 1)
-		if t.lists[class2(h.inside)].tail != i {
-			t.unlink(i)
-			t.link(i)
-		}
+		t.renew(i)
 		return i, false
 	}
 	c := class2(inside)
 	if limit := [2]int{maxOutside, maxInside}[c]; t.n[c] == limit {
 		oldest := t.lists[c].head
-		if !inside && !t.admit(hash, oldest, now) {
+		if !inside && !t.admit(k, oldest, now) {
 			t.rejected++
 			return -1, false
 		}
@@ -225,7 +231,9 @@ func (t *hostTable) remove(i int32) {
 }
 
 // admit says whether an outside host takes the place of the one used longest ago, whose weight falls each time.
-func (t *hostTable) admit(hash uint64, oldest int32, now int64) bool {
+// Its hash is the same in every process, so that the rows are.
+func (t *hostTable) admit(k *hostKey, oldest int32, now int64) bool {
+	hash := t.key.hash(t.key.addr(&k.id), uint64(k.zone)<<8|uint64(k.what))
 	if half := now / halfSpan; half != t.turned {
 		t.turned = half
 		for row := range t.seen {
@@ -300,7 +308,7 @@ var hostKind = rowKind{
 }
 
 func openHosts(cfg Config, columns []column, emit func(*Row)) (Extractor, error) {
-	w := &hosts{table: newHostTable(), emit: emit, key: cfg.Key, active: -1, newest: -1, window: -1}
+	w := &hosts{table: newHostTable(cfg.Key), emit: emit, key: cfg.Key, active: -1, newest: -1, window: -1}
 	w.names.init(cfg.Home)
 	w.links.init()
 	for _, k := range appKinds {
@@ -453,6 +461,7 @@ func (w *hosts) turn(i int32) *hostState {
 			w.memory.turn(w.memory.blocks.at(ref), halves)
 		}
 	}
+	w.table.renew(i) // a host whose connections are all old ones is not looked up
 	h.window = w.window
 	h.first, h.last = w.now, w.now
 	h.packets, h.octets = [2]uint64{}, [2]uint64{}

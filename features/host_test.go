@@ -448,3 +448,39 @@ func TestHostRenamed(t *testing.T) {
 		ARP: &capture.ARPMessage{Op: 1, SenderMAC: m, Sender: client, Target: server}})
 	wantValues(t, find(t, hostRows(t, Config{}, ps...), m.String(), 10), "tcp_tried_10s=5 tcp_unanswered_10s=5")
 }
+
+// TestHostKept holds a connection open while more hosts than there is room for are met: it keeps its host's place.
+func TestHostKept(t *testing.T) {
+	ps := append(probe(1, 30, true), probe(1, 80, false)...)
+	for k := range 3 * maxInside {
+		at := 2 + float64(k)/100
+		p := packet(at, capture.ProtoUDP, false, 0)
+		p.Src, p.Dst = capture.Addr{10: 0xff, 11: 0xff, 12: 10, 13: 1, 14: byte(k >> 8), 15: byte(k)}, addr("10.9.9.9")
+		ps = append(ps, p)
+		if k%100 == 0 {
+			s := probe(at, 80, false)[0]
+			s.Flags, s.Seq, s.Ack = capture.ACK, 8, 1
+			ps = append(ps, s)
+		}
+	}
+	wantValues(t, find(t, hostRows(t, Config{}, ps...), "10.0.0.9", 120), "tcp_tried_600s=2 tcp_refused_600s=1")
+}
+
+// TestHostSeed gives more sources than there is room for: which of them have a row does not depend on the process.
+func TestHostSeed(t *testing.T) {
+	rng := newRand(6)
+	var ps []capture.Packet
+	for k := range 30000 {
+		p := packet(1+float64(k)/1000, capture.ProtoTCP, false, 0)
+		n := rng.IntN(9000)
+		p.Src, p.Flags, p.SrcPort = capture.Addr{10: 0xff, 11: 0xff, 12: 99, 14: byte(n >> 8), 15: byte(n)}, capture.SYN, uint16(k)
+		ps = append(ps, p)
+	}
+	run := func() string { return fmt.Sprint(hostRows(t, Config{}, ps...)) }
+	first, was := run(), seed
+	defer func() { seed = was }()
+	seed = [2]uint64{12345, 678}
+	if run() != first {
+		t.Error("the rows differ")
+	}
+}
