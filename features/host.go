@@ -521,7 +521,7 @@ func (w *hosts) of(h *hostState, group int) deed {
 		return deed{}
 	}
 	w.turn(h.index) // where nothing came lately, this is what makes it active
-	return deed{&w.memory, w.memory.of(&h.blocks[group])}
+	return deed{&w.memory, w.memory.of(&h.blocks[group], h.inside)}
 }
 
 func (d deed) add(column int, n uint32) {

@@ -133,6 +133,7 @@ type block struct {
 	counts   [blockLen]counts
 	items    int32 // first chunk
 	sketches int32 // first of its registers
+	inside   bool  // of an inside host
 }
 
 // A pool lends values of one type, as many as its limit, in memory that is made as they come into use. T holds no
@@ -164,6 +165,14 @@ func (p *pool[T]) get() int32 {
 	return p.used
 }
 
+// getFor is get; a half of the pool is for inside hosts alone.
+func (p *pool[T]) getFor(inside bool) int32 {
+	if lent := p.used - int32(len(p.free)); !inside && lent >= p.limit/2 {
+		return 0
+	}
+	return p.get()
+}
+
 func (p *pool[T]) at(r int32) *T { return &p.chunks[(r-1)/chunkLen][(r-1)%chunkLen] }
 
 func (p *pool[T]) put(r int32) { p.free = append(p.free, r) }
@@ -178,12 +187,13 @@ type blocks struct {
 
 // of returns the block at a reference that a host keeps, after it made one where there is none; nil when there is no
 // room.
-func (m *blocks) of(ref *int32) *block {
+func (m *blocks) of(ref *int32, inside bool) *block {
 	if *ref == 0 {
-		if *ref = m.blocks.get(); *ref == 0 {
+		if *ref = m.blocks.getFor(inside); *ref == 0 {
 			m.refused++
 			return nil
 		}
+		m.blocks.at(*ref).inside = inside
 	}
 	return m.blocks.at(*ref)
 }
@@ -269,7 +279,7 @@ func (m *blocks) place(b *block, free *item) *item {
 	if free != nil {
 		return free
 	}
-	r := m.items.get()
+	r := m.items.getFor(b.inside)
 	if r == 0 {
 		m.refused++
 		return nil
@@ -314,7 +324,7 @@ func (m *blocks) distinct(b *block, column uint8, hash uint64) bool {
 
 // spread makes a sketch of the items of a column.
 func (m *blocks) spread(b *block, column uint8, hash uint64) {
-	at := m.sketches.get()
+	at := m.sketches.getFor(b.inside)
 	if at == 0 {
 		m.refused++
 		return

@@ -484,3 +484,26 @@ func TestHostSeed(t *testing.T) {
 		t.Error("the rows differ")
 	}
 }
+
+// TestHostPools lets made-up outside sources use all that they can of what counts, with TCP, UDP, pings and DNS and many
+// ports each: an inside host that begins to scan afterwards is counted as ever.
+func TestHostPools(t *testing.T) {
+	var ps []capture.Packet
+	for k := range 3 * 40 * 1000 {
+		n, step := k%1000, k/1000
+		p := packet(1+float64(k)/1e5, []uint8{capture.ProtoTCP, capture.ProtoUDP, capture.ProtoICMP}[step%3], false, 0)
+		p.Src, p.Flags = capture.Addr{10: 0xff, 11: 0xff, 12: 99, 14: byte(n >> 8), 15: byte(n)}, capture.SYN
+		if p.DstPort = uint16(100 + step/3); p.Proto == capture.ProtoICMP {
+			p.Flags, p.SrcPort, p.DstPort, p.ICMPType, p.ICMPID = 0, 0, 0, 8, uint16(step)
+			p.PayloadLen = step
+		}
+		ps = append(ps, p)
+	}
+	for port := range uint16(200) {
+		ps = append(ps, probe(3, port+1, true)...)
+	}
+	got := find(t, hostRows(t, Config{}, ps...), "10.0.0.9", 10)
+	if n := got["tcp_ports_10s"]; n < 200*.63 || got["tcp_refused_10s"] != 200 {
+		t.Errorf("%v ports and %v refused of 200", n, got["tcp_refused_10s"])
+	}
+}
