@@ -276,6 +276,9 @@ func (w *hosts) opened(did, got deed, tried, inTried, ports, peers, services, in
 }
 
 func (w *hosts) packet(i int32, c *conn, p *capture.Packet, side int, was uint16, fresh int) {
+	if side == responder && c.dir[side].packets == 1 && c.rows == 0 {
+		w.sent(zone(p), p) // begin has learnt from who opened the connection
+	}
 	client, server := w.sides(i, c, p)
 	for k, h := range [2]*hostState{client, server} {
 		if h != nil {
@@ -291,7 +294,6 @@ func (w *hosts) packet(i int32, c *conn, p *capture.Packet, side int, was uint16
 	case c.key.proto == capture.ProtoUDP:
 		if p.DstPort == portDHCPServer || p.DstPort == portDHCPClient {
 			w.dhcp(p)
-			break
 		}
 		w.udp(x, c, p, side, client, server)
 	case p.Proto == capture.ProtoICMPv6 && p.ICMPType >= 133 && p.ICMPType <= 136:

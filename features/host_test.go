@@ -507,3 +507,18 @@ func TestHostPools(t *testing.T) {
 		t.Errorf("%v ports and %v refused of 200", n, got["tcp_refused_10s"])
 	}
 }
+
+// TestHostServer asks a server that only answers: its row has its hardware address.
+func TestHostServer(t *testing.T) {
+	ps := probe(1, 80, true)
+	ps[1].SrcMAC, ps[1].TTL = capture.MAC{2, 0, 0, 0, 0, 1}, 64
+	wantValues(t, find(t, hostRows(t, Config{}, ps...), "02:00:00:00:00:01", 10), "in_tcp_tried_10s=1 in_tcp_refused_10s=1")
+}
+
+// TestHostDHCPFlow renews a lease: the flow was answered.
+func TestHostDHCPFlow(t *testing.T) {
+	ask, answer := packet(1, capture.ProtoUDP, false, 300), packet(1.1, capture.ProtoUDP, true, 300)
+	ask.SrcPort, ask.DstPort = portDHCPClient, portDHCPServer
+	answer.SrcPort, answer.DstPort = portDHCPServer, portDHCPClient
+	wantValues(t, find(t, hostRows(t, Config{}, ask, answer), "10.0.0.9", 10), "udp_tried_10s=1 udp_answered_10s=1")
+}
