@@ -161,7 +161,7 @@ func parse(fs *pflag.FlagSet, args []string) error {
 	return err
 }
 
-func printVersion(_ context.Context, args []string, std stdio) (int, error) {
+func printVersion(ctx context.Context, args []string, std stdio) (int, error) {
 	fs := flagSet("version", std)
 	library := fs.String("onnxruntime", "", "ONNX Runtime library to use (empty: $"+onnx.EnvLibrary+", or look for one)")
 	if err := parse(fs, args); err != nil {
@@ -172,7 +172,7 @@ func printVersion(_ context.Context, args []string, std stdio) (int, error) {
 		v = info.Main.Version
 	}
 	fmt.Fprintf(std.out, "picket %s (%s, %s/%s)\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	lib, err := openLibrary(*library)
+	lib, err := openLibrary(ctx, *library)
 	if err != nil {
 		fmt.Fprintf(std.out, "ONNX Runtime: %s\n", oneLine(err))
 		if errors.Is(err, onnx.ErrNoLibrary) {

@@ -85,20 +85,20 @@ func (m *modelFlags) open(ctx context.Context) (opened []detect.Model, closeAll 
 	if err != nil {
 		return nil, func() {}, err
 	}
-	m.opened, closeAll, err = sessions(m.library, loaded, m.threshold)
+	m.opened, closeAll, err = sessions(ctx, m.library, loaded, m.threshold)
 	return m.opened, closeAll, err
 }
 
 // sessions opens one session for each model, for one goroutine. A threshold of 0 is each model's own. closeAll is
 // never nil and safe twice; after an error nothing is open.
-func sessions(library string, loaded []*onnx.Model, threshold float64) (opened []detect.Model, closeAll func(), err error) {
+func sessions(ctx context.Context, library string, loaded []*onnx.Model, threshold float64) (opened []detect.Model, closeAll func(), err error) {
 	var all []*onnx.Session
 	closeAll = func() {
 		for _, s := range all {
 			s.Close()
 		}
 	}
-	lib, err := openLibrary(library)
+	lib, err := openLibrary(ctx, library)
 	if err != nil {
 		return nil, closeAll, err
 	}
@@ -242,7 +242,7 @@ func check(ctx context.Context, args []string, std stdio) (int, error) {
 		return 0, err
 	}
 	took := time.Since(from)
-	lib, err := openLibrary(*library)
+	lib, err := openLibrary(ctx, *library)
 	if err != nil {
 		return 0, err
 	}

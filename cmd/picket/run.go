@@ -223,11 +223,14 @@ func watch(ctx context.Context, args []string, std stdio) (int, error) {
 		return 0, err
 	}
 	if r.check {
-		return exitNothing, r.tryOut(loaded, std)
+		return exitNothing, r.tryOut(ctx, loaded, std)
 	}
 	d := &daemon{flags: r, log: r.logger(std), std: std, started: time.Now(), clock: newClock()}
 	if err := d.open(ctx, loaded, anonymizer); err != nil {
-		return 0, errors.Join(err, d.close())
+		if errors.Is(err, context.Canceled) {
+			err = nil // told to end before it began
+		}
+		return exitNothing, errors.Join(err, d.close())
 	}
 	for d.next(ctx, hup) {
 		d.reload(ctx, args)
@@ -237,8 +240,8 @@ func watch(ctx context.Context, args []string, std stdio) (int, error) {
 }
 
 // tryOut opens what needs neither rights nor a network.
-func (r *runFlags) tryOut(loaded []*onnx.Model, std stdio) error {
-	opened, closeAll, err := sessions(r.models.library, loaded, r.models.threshold)
+func (r *runFlags) tryOut(ctx context.Context, loaded []*onnx.Model, std stdio) error {
+	opened, closeAll, err := sessions(ctx, r.models.library, loaded, r.models.threshold)
 	defer closeAll()
 	if err != nil {
 		return err
@@ -281,7 +284,7 @@ func (d *daemon) open(ctx context.Context, loaded []*onnx.Model, anonymizer *ano
 		return err
 	}
 	for range r.workers {
-		opened, closeAll, err := sessions(r.models.library, loaded, r.models.threshold)
+		opened, closeAll, err := sessions(ctx, r.models.library, loaded, r.models.threshold)
 		if err != nil {
 			return err
 		}
@@ -491,7 +494,7 @@ func (d *daemon) swap(ctx context.Context, args []string) error {
 		}
 	}
 	for i := range d.workers {
-		if opened[i], closers[i], err = sessions(d.flags.models.library, loaded, r.models.threshold); err != nil {
+		if opened[i], closers[i], err = sessions(ctx, d.flags.models.library, loaded, r.models.threshold); err != nil {
 			closeOpened()
 			return err
 		}

@@ -157,7 +157,7 @@ func (v *vetting) run(ctx context.Context, data []byte, sum string) error {
 		return errors.New(refused)
 	}
 	// A library that cannot run here crashes with any model.
-	if err := new(vetting).tryLibrary(library); err != nil {
+	if err := new(vetting).tryLibrary(ctx, library); err != nil {
 		return fmt.Errorf("load ONNX Runtime %s: %w", library, err)
 	}
 	if err != nil {
@@ -168,20 +168,22 @@ func (v *vetting) run(ctx context.Context, data []byte, sum string) error {
 
 // openLibrary loads ONNX Runtime after a child process has loaded it and scored with it: a build for a newer processor
 // would end this process by a signal.
-func openLibrary(library string) (*onnx.Library, error) {
-	return onnx.OpenLibrary(library, new(vetting).tryLibrary)
+func openLibrary(ctx context.Context, library string) (*onnx.Library, error) {
+	return onnx.OpenLibrary(library, func(path string) error { return new(vetting).tryLibrary(ctx, path) })
 }
 
 // tryLibrary says whether the library runs on this machine. Where the child cannot be started, or is killed because
 // memory is short, nothing speaks against the library.
-func (v *vetting) tryLibrary(path string) error {
+func (v *vetting) tryLibrary(ctx context.Context, path string) error {
 	data, err := models.Read(models.Default)
 	if err != nil {
 		return err
 	}
-	said, err := v.child(context.Background(), path, data)
+	said, err := v.child(ctx, path, data)
 	crashed := new(crash)
 	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case errors.As(err, &crashed) && crashed.signal != syscall.SIGKILL:
 		return fmt.Errorf("it cannot run here (%w): %s", crashed, onnx.CrashRemedy())
 	case errors.Is(err, errSlow):

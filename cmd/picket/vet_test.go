@@ -311,12 +311,23 @@ func TestModelsPage(t *testing.T) {
 	}
 }
 
-// TestLibraryThatCannotRun loads libraries that end the process which loads them: picket survives and says what to do.
-func TestLibraryThatCannotRun(t *testing.T) {
+// compile makes a library that does what body says when it is loaded.
+func compile(t *testing.T, path, body string) {
+	t.Helper()
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
 		t.Skip("no gcc to make libraries with")
 	}
+	cmd := exec.Command(gcc, "-shared", "-fPIC", "-o", path, "-x", "c", "-")
+	cmd.Stdin = strings.NewReader("#include <fcntl.h>\n#include <signal.h>\n#include <stdlib.h>\n#include <unistd.h>\n" +
+		"__attribute__((constructor)) static void load(void) { " + body + "; }\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// TestLibraryThatCannotRun loads libraries that end the process which loads them: picket survives and says what to do.
+func TestLibraryThatCannotRun(t *testing.T) {
 	for _, tt := range []struct{ name, body, want string }{
 		{"for a newer processor", "raise(SIGILL)", "it cannot run here (signal: illegal instruction"},
 		{"aborts", "abort()", "it cannot run here (signal: abort"},
@@ -326,12 +337,7 @@ func TestLibraryThatCannotRun(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "libonnxruntime.so")
-			cmd := exec.Command(gcc, "-shared", "-fPIC", "-o", path, "-x", "c", "-")
-			cmd.Stdin = strings.NewReader("#include <signal.h>\n#include <stdlib.h>\n#include <unistd.h>\n" +
-				"__attribute__((constructor)) static void load(void) { " + tt.body + "; }\n")
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
+			compile(t, path, tt.body)
 			for _, args := range [][]string{
 				{"scan", "../../testdata/benign.pcap.gz"},
 				{"model", "check", write(t, "m.onnx", bundledModel(t, small))}, // the model is not to blame
@@ -349,6 +355,40 @@ func TestLibraryThatCannotRun(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLibraryThatHangs tells run to end while a child tries a library that never comes back: it ends at once.
+func TestLibraryThatHangs(t *testing.T) {
+	dir := t.TempDir()
+	path, mark := filepath.Join(dir, "libonnxruntime.so"), filepath.Join(dir, "tried")
+	compile(t, path, fmt.Sprintf("creat(%q, 0600); for (;;) pause()", mark))
+	picket := exec.Command(executable(t), "run", "-i", "lo", "--json", "--state-dir", dir, "--onnxruntime", path)
+	picket.Env = append(os.Environ(), asPicket+"=1")
+	var out bytes.Buffer
+	picket.Stdout, picket.Stderr = &out, &out
+	if err := picket.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer picket.Process.Kill()
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(mark); err == nil {
+			break
+		}
+		if time.Since(begun) > time.Minute {
+			t.Fatal("the library is not tried")
+		}
+	}
+	picket.Process.Signal(syscall.SIGTERM)
+	ended := make(chan error, 1)
+	go func() { ended <- picket.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("%v: %s", err, out.String())
+		}
+	case <-time.After(vetWait / 2):
+		t.Error("it waits for the library")
 	}
 }
 
@@ -504,7 +544,7 @@ func TestVettingReadsOnce(t *testing.T) {
 	if m.SHA256 != want.SHA256 {
 		t.Errorf("loaded %s, which was not vetted", m.Name)
 	}
-	opened, closeAll, err := sessions("", []*onnx.Model{m}, 0)
+	opened, closeAll, err := sessions(t.Context(), "", []*onnx.Model{m}, 0)
 	defer closeAll()
 	if err != nil {
 		t.Fatal(err)
@@ -653,7 +693,7 @@ func TestSessionsShareModels(t *testing.T) {
 	var work sync.WaitGroup
 	for range 3 {
 		work.Go(func() {
-			opened, closeAll, err := sessions("", loaded, flags.threshold)
+			opened, closeAll, err := sessions(t.Context(), "", loaded, flags.threshold)
 			if err != nil {
 				t.Error(err)
 				return
