@@ -27,7 +27,7 @@ if [ -z "${VM_NAMESPACE:-}" ]; then
 	# All users are mapped to themselves, which nobody but root outside may do.
 	mkfifo "$dir/in" "$dir/mapped"
 	VM_NAMESPACE=1 unshare --user --mount --propagation private bash "$0" "$arch" >"$dir/log" 2>&1 &
-	read -r _ <"$dir/in"
+	read -r -t 60 _ <>"$dir/in" || { tail -n 20 "$dir/log" >&2; exit 1; } # where user namespaces are forbidden
 	echo 0 0 65536 >/proc/$!/uid_map
 	echo 0 0 65536 >/proc/$!/gid_map
 	echo >"$dir/mapped"
