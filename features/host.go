@@ -64,7 +64,7 @@ var hostFeatures = func() (all []Feature) {
 				}
 				switch column.kind {
 				case countDistinct:
-					doc += " (exact up to 32, then HyperLogLog, standard error 9.2 %)"
+					doc += " (exact while the last 300 to 600 s have up to 32, then HyperLogLog, standard error 9.2 %)"
 				case countMost:
 					doc += " (of the 16 values that have the most)"
 				}

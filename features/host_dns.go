@@ -26,7 +26,7 @@ const (
 )
 
 var dnsColumns = windowGroup{"dns", []windowColumn{
-	dnsQueries:     {"dns_queries", "count", "DNS queries that the host sent", countPlain, nil},
+	dnsQueries:     {"dns_queries", "count", "DNS queries that the host sent, over UDP to port 53", countPlain, nil},
 	dnsNXDomain:    {"dns_nxdomain", "count", "answers NXDOMAIN to the host", countPlain, nil},
 	dnsFailed:      {"dns_failed", "count", "answers with another error to the host", countPlain, nil},
 	dnsOddTypes:    {"dns_odd_types", "count", "the host's queries for records that programs seldom ask for and tunnels use: CNAME, MX, NULL, TXT, KEY, and types above 257", countPlain, nil},
@@ -36,7 +36,7 @@ var dnsColumns = windowGroup{"dns", []windowColumn{
 	dnsAnswerBytes: {"dns_answer_bytes", "bytes", "payload of the answers to queries for odd types", countPlain, nil},
 	dnsConflicts:   {"dns_conflicts", "count", "answers that the host sent to a query that already had one with other addresses", countPlain, nil},
 	inDNSQueries:   {"in_dns_queries", "count", "DNS queries sent to the host", countPlain, nil},
-	inDNSUnasked:   {"in_dns_unasked", "count", "DNS answers to the host that no query of its own asked for", countPlain, nil},
+	inDNSUnasked:   {"in_dns_unasked", "count", "DNS answers to the host that none of the last four queries of their flow asked for; not in the first 5 s of the traffic", countPlain, nil},
 	inDNSConflicts: {"in_dns_conflicts", "count", "answers to the host's queries after another with other addresses", countPlain, nil},
 	dnsNames:       {"dns_names", "count", "distinct names that the host asked for", countDistinct, nil},
 	dnsMostBytes:   {"dns_most_bytes", "bytes", "the most dns_name_bytes under one parent, the last two labels", countMost, nil},

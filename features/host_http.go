@@ -24,7 +24,7 @@ var httpColumns = windowGroup{"http", []windowColumn{
 	httpRequests:       {"http_requests", "count", "HTTP requests that the host sent, of those that begin a segment", countPlain, nil},
 	httpErrors:         {"http_errors", "count", "answers 400 to 499 to the host", countPlain, nil},
 	httpUnauthorised:   {"http_unauthorised", "count", "answers 401, 403 and 407 to the host", countPlain, nil},
-	httpIncomplete:     {"http_incomplete", "count", "requests of the host whose header had not ended 5 s after it began", countPlain, nil},
+	httpIncomplete:     {"http_incomplete", "count", "requests of the host whose header had not ended 5 s after it began, counted with the next packet of the connection or its end", countPlain, nil},
 	inHTTPRequests:     {"in_http_requests", "count", "HTTP requests sent to the host", countPlain, nil},
 	inHTTPUnauthorised: {"in_http_unauthorised", "count", "answers 401, 403 and 407 of the host", countPlain, nil},
 	inHTTPIncomplete:   {"in_http_incomplete", "count", "requests to the host whose header had not ended 5 s after it began", countPlain, nil},

@@ -29,12 +29,12 @@ const (
 
 var linkColumns = windowGroup{"link", []windowColumn{
 	arpRequests:          {"arp_requests", "count", "ARP requests that the host sent, without those about its own address", countPlain, nil},
-	arpUnasked:           {"arp_unasked", "count", "ARP replies that the host sent and nobody had asked for in the last 5 s", countPlain, nil},
-	arpGratuitous:        {"arp_gratuitous", "count", "ARP messages of the host about its own address to all", countPlain, nil},
+	arpUnasked:           {"arp_unasked", "count", "ARP replies that the host sent and nobody had asked for in the last 5 s; not in the first 5 s of the traffic", countPlain, nil},
+	arpGratuitous:        {"arp_gratuitous", "count", "ARP messages of the host about its own address", countPlain, nil},
 	arpTaken:             {"arp_taken", "count", "addresses that the host claimed by ARP while another hardware address had them in the last hour", countPlain, nil},
 	arpForged:            {"arp_forged", "count", "ARP messages of the host whose sender is another hardware address than the frame's", countPlain, nil},
 	ndAdvertisements:     {"nd_advertisements", "count", "neighbour advertisements that the host sent", countPlain, nil},
-	ndUnasked:            {"nd_unasked", "count", "of these, those to one address which nobody had asked for in the last 5 s", countPlain, nil},
+	ndUnasked:            {"nd_unasked", "count", "of these, those to one address which nobody had asked for in the last 5 s; not in the first 5 s of the traffic", countPlain, nil},
 	ndTaken:              {"nd_taken", "count", "addresses that the host claimed by an advertisement while another hardware address had them in the last hour", countPlain, nil},
 	routerAdvertisements: {"router_advertisements", "count", "router advertisements that the host sent", countPlain, nil},
 	inAddressTaken:       {"in_address_taken", "count", "addresses of the host that another hardware address claimed", countPlain, nil},
@@ -44,7 +44,7 @@ var linkColumns = windowGroup{"link", []windowColumn{
 	ndTargets:            {"nd_targets", "count", "distinct addresses that the host asked for by neighbour solicitations", countDistinct, nil},
 	ndClaims:             {"nd_claims", "count", "distinct addresses that the host claimed by advertisements", countDistinct, nil},
 	linkRouters:          {"link_routers", "count", "distinct senders of router advertisements on the segment", countDistinct, nil},
-	linkSenders:          {"link_senders", "count", "distinct hardware addresses that sent on the segment", countDistinct, nil},
+	linkSenders:          {"link_senders", "count", "distinct hardware addresses that sent ARP messages on the segment", countDistinct, nil},
 }}
 
 // Times for which the link's tables remember.

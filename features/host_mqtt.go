@@ -27,7 +27,7 @@ const (
 )
 
 var mqttColumns = windowGroup{"mqtt", []windowColumn{
-	mqttConnects:      {"mqtt_connects", "count", "MQTT CONNECTs that the host sent", countPlain, nil},
+	mqttConnects:      {"mqtt_connects", "count", "MQTT CONNECTs that the host sent, to ports 1883 and 1884", countPlain, nil},
 	mqttRefused:       {"mqtt_refused", "count", "CONNACKs that refused the host", countPlain, nil},
 	mqttPublishes:     {"mqtt_publishes", "count", "PUBLISHes that the host sent as a client", countPlain, nil},
 	mqttPublishBytes:  {"mqtt_publish_bytes", "bytes", "length of these", countPlain, nil},
@@ -38,7 +38,7 @@ var mqttColumns = windowGroup{"mqtt", []windowColumn{
 	inMQTTConnects:    {"in_mqtt_connects", "count", "CONNECTs sent to the host", countPlain, nil},
 	inMQTTPublishes:   {"in_mqtt_publishes", "count", "PUBLISHes sent to the host as a broker", countPlain, nil},
 	inMQTTMalformed:   {"in_mqtt_malformed", "count", "forbidden control packets sent to the host as a broker", countPlain, nil},
-	mqttClients:       {"mqtt_clients", "count", "distinct client identifiers that the host gave", countDistinct, nil},
+	mqttClients:       {"mqtt_clients", "count", "distinct client identifiers that the host gave in CONNECTs of one segment", countDistinct, nil},
 	mqttTopics:        {"mqtt_topics", "count", "distinct topics that the host published to", countDistinct, nil},
 	mqttMostConnects:  {"mqtt_most_connects", "count", "the most CONNECTs of the host to one broker", countMost, nil},
 	mqttMostPublishes: {"mqtt_most_publishes", "count", "the most PUBLISHes of the host in one session", countMost, nil},
