@@ -198,7 +198,7 @@ func dnsAddresses(message []byte) (sum uint64, any bool) {
 			return sum, any
 		}
 		if typ == 1 && size == 4 || typ == 28 && size == 16 {
-			sum, any = sum+hashOctets(b[:size])|1, true
+			sum, any = sum+(hashOctets(b[:size])|1), true
 		}
 		b = b[size:]
 	}

@@ -522,3 +522,18 @@ func TestHostDHCPFlow(t *testing.T) {
 	answer.SrcPort, answer.DstPort = portDHCPServer, portDHCPClient
 	wantValues(t, find(t, hostRows(t, Config{}, ask, answer), "10.0.0.9", 10), "udp_tried_10s=1 udp_answered_10s=1")
 }
+
+// TestDNSAddresses checks that the order of a message's addresses does not matter, and what they are does.
+func TestDNSAddresses(t *testing.T) {
+	sum := func(last ...byte) uint64 {
+		b := []byte{0, 1, 0x81, 0x80, 0, 1, 0, byte(len(last)), 0, 0, 0, 0, 1, 'a', 0, 0, 1, 0, 1}
+		for _, l := range last {
+			b = append(b, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, l)
+		}
+		s, _ := dnsAddresses(b)
+		return s
+	}
+	if sum(1, 2, 3) != sum(3, 1, 2) || sum(1, 2) == sum(1, 3) {
+		t.Errorf("%x %x, %x %x", sum(1, 2, 3), sum(3, 1, 2), sum(1, 2), sum(1, 3))
+	}
+}
