@@ -360,7 +360,11 @@ func (w *hosts) roll(now int64) {
 }
 
 // Stats returns the counters so far.
-func (w *hosts) Stats() Stats { return w.stats }
+func (w *hosts) Stats() Stats {
+	s := w.stats
+	s.Forgotten = w.table.evicted + w.table.rejected + w.memory.refused
+	return s
+}
 
 // Flush makes the rows of the current window and forgets all hosts: what follows begins a new time.
 func (w *hosts) Flush() {

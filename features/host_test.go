@@ -195,6 +195,16 @@ func TestHostSpoofed(t *testing.T) {
 		}
 		ps = append(ps, p)
 	}
+	x, err := NewExtractor(HostRow, Config{}, func(*Row) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range ps {
+		x.Add(&ps[i])
+	}
+	if s := x.Stats(); s.Forgotten < 10000 {
+		t.Errorf("%d forgotten", s.Forgotten)
+	}
 	rows := hostRows(t, Config{}, ps...)
 	if got := find(t, rows, scanner.String(), 40)["tcp_ports_600s"]; got != 20 {
 		t.Errorf("the scanner tried %v ports, want 20", got)

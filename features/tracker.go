@@ -271,7 +271,7 @@ type Stats struct {
 	// their first row; Unsure those among them whose row said Unsure.
 	Roles  [NumRoles]uint64
 	Unsure uint64
-	// Forgotten are sources, victims, pairs of both and domains whose past the columns
+	// Forgotten are hosts, sources, victims, pairs of both and domains whose past the columns
 	// lost because a table of them was full. Above 7 a second it may be that of the
 	// last 10 min, and the columns then say too little.
 	Forgotten uint64
