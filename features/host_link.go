@@ -155,6 +155,10 @@ func (w *hosts) link(p *capture.Packet) {
 
 // claimed notes who has an address on the link.
 func (w *hosts) claimed(z uint32, a *capture.Addr, m capture.MAC, did deed, taken int) {
+	k := addrKey{z, *a}
+	if o := w.names.owners.peek(&k, k.hash()); o != nil && !w.names.isRouter(*o) && w.links.owners.peek(&k, k.hash()) == nil {
+		w.links.claim(z, a, *o, w.now) // its IP packets said so
+	}
 	before, took := w.links.claim(z, a, m, w.now)
 	if took {
 		did.add(taken, 1)

@@ -547,3 +547,18 @@ func TestDNSAddresses(t *testing.T) {
 		t.Errorf("%x %x, %x %x", sum(1, 2, 3), sum(3, 1, 2), sum(1, 2), sum(1, 3))
 	}
 }
+
+// TestHostTakenFromIP claims an address by ARP whose owner was seen by its IP packets alone: it is taken, and what the
+// owner does goes on to be its own.
+func TestHostTakenFromIP(t *testing.T) {
+	m, evil := capture.MAC{2, 0, 0, 0, 0, 1}, capture.MAC{2, 0, 0, 0, 0, 0x66}
+	ps := slices.Concat(probe(1, 80, false), probe(31, 81, false))
+	for k := range ps {
+		ps[k].SrcMAC, ps[k].TTL = m, 64
+	}
+	claim := capture.Packet{Time: epoch + 20e9, WireLen: 42, SrcMAC: evil,
+		ARP: &capture.ARPMessage{Op: 2, SenderMAC: evil, Sender: client, Target: server}}
+	rows := hostRows(t, Config{}, ps[0], claim, ps[1])
+	wantValues(t, find(t, rows, evil.String(), 30), "arp_taken_10s=1")
+	wantValues(t, find(t, rows, m.String(), 40), "tcp_tried_10s=1 in_address_taken_600s=1")
+}
