@@ -50,8 +50,9 @@ apt() {
 		-o Dir::Etc::preferencesparts="$dir/apt/empty" -o APT::Architecture="$arch" -o APT::Architectures="$arch" \
 		-o Acquire::Languages=none -o APT::Sandbox::User=root "$@"
 }
-fetch() {
-	apt update && apt -y -d --no-install-recommends install "$@"
+download() { apt update && apt -y -d --no-install-recommends install "$@"; }
+fetch() { # once more after a while: names and mirrors fail for moments
+	download "$@" || { sleep 10; download "$@"; }
 }
 if [ -z "$security" ] || ! said=$(fetch "$@" 2>&1); then
 	said=$(echo "${said:-no debian-security in /etc/apt}" | head -n 1)

@@ -20,6 +20,7 @@ if [ -z "${PICKET_NAMESPACE:-}" ]; then
 	done
 	sh cross/debian.sh bullseye amd64 build/cross/amd64/system libstdc++6 dash coreutils
 	sh cross/debian.sh bullseye amd64 build/cross/amd64/busybox busybox-static
+	sh cross/debian.sh trixie amd64 build/cross/certificates ca-certificates # oci.sh's; there is no network below
 	if [ ! -e build/bitbake/done ]; then
 		python3 -m venv build/bitbake
 		build/bitbake/bin/pip install -q --disable-pip-version-check bitbake-setup==2.19.0
